@@ -1,0 +1,170 @@
+"""The arm behind Gymnasium: dict observations, end-effector actions, goals that can be observed, exact save and load."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from .arm import ACTION_NAMES, JOINTS, SUBSTEPS, Arm
+from .rendering import Camera, renderer_name
+from .tasks import Task
+
+STATE_SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
+Observation = dict[str, np.ndarray]
+
+
+class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
+    """One task on the arm at 10 Hz.
+
+    Observation: `proprio` (16,) float32, joint angles (7), tip (3), sin and cos of yaw, opening, commanded tip (3);
+    `state` (9 + 9 per object,) float32, tip (3), sin and cos of yaw, opening, commanded tip (3), then for each object
+    position (3) and the first two columns of its rotation (6); `pixels` (size, size, 3) uint8 unless `pixels=False`.
+    Metres and radians throughout.
+
+    Action: (5,) in [-1, 1], (dx, dy, dz, dyaw, gripper), scaled by `arm.ACTION_SCALE` and clipped to the workspace.
+
+    Reward is minus the distance to the goal in metres; `info` holds `distance` (metres) and `success` (now, within the
+    task's tolerance). Episodes do not terminate: a goal must be held, so success is judged at the end.
+
+    Raises:
+        RenderingError: when pixels are wanted and cannot be rendered.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own form)
+
+    def __init__(self, task: Task, pixels: bool = True, size: int = 64, render_mode: str | None = None) -> None:
+        self.task = task
+        self.name = task.name
+        self.config: dict[str, Any] = {"pixels": pixels, "size": size}
+        self.render_mode = render_mode
+        self.model = mujoco.MjModel.from_xml_path(str(files(__package__) / "scenes" / task.scene))
+        self.data = mujoco.MjData(self.model)
+        self.arm = Arm(self.model, task.workspace)
+        self._camera = Camera(self.model, "eye", size) if pixels else None
+        self._scene_camera: Camera | None = None
+        self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
+        self._goal_data = mujoco.MjData(self.model)
+        self.goal_points = np.zeros((0, 3))
+
+        def box(size: int) -> gymnasium.spaces.Box:
+            return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+
+        spaces: dict[str, gymnasium.Space] = {"proprio": box(JOINTS + 9), "state": box(9 + 9 * len(task.objects))}
+        if pixels:
+            spaces["pixels"] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION_NAMES),), np.float32)
+
+    @property
+    def renderer_name(self) -> str:
+        return renderer_name() if self._camera else "none"
+
+    # Gymnasium
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.task.place_start(self.arm, self.data, self.np_random)
+        mujoco.mj_forward(self.model, self.data)
+        start = self.save_state()
+        self.task.place_goal(self.arm, self.data, self.np_random)
+        mujoco.mj_forward(self.model, self.data)
+        self.set_goal(self.save_state())
+        self.load_state(start)
+        return self.observe(), self._info()
+
+    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict]:
+        self.advance(action)
+        info = self._info()
+        return self.observe(), -info["distance"], False, False, info
+
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.render_scene() if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        for camera in (self._camera, self._scene_camera):
+            if camera is not None:
+                camera.close()
+        self._camera = self._scene_camera = None
+
+    # What Gymnasium has no word for
+
+    def advance(self, action: np.ndarray) -> None:
+        """Steps the simulation without observing it. Action (5,) is clipped to [-1, 1]."""
+        for control in self.arm.apply(self.data, np.clip(np.asarray(action, float), -1.0, 1.0)):
+            self.data.ctrl[:] = control
+            mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
+        mujoco.mj_kinematics(self.model, self.data)  # observations speak of the state after the last substep
+
+    def observe(self) -> Observation:
+        return self._observe(self.data)
+
+    def goal_observation(self) -> Observation:
+        """What the goal looks like: the same parts as any observation."""
+        return self._observe(self._goal_data)
+
+    def set_goal(self, state: np.ndarray) -> None:
+        """Takes a simulator state (F,) as the goal."""
+        self._load(self._goal_data, state)
+        self.goal_points = self.task.points(self._goal_data)
+
+    def goal_state(self) -> np.ndarray:
+        return self._save(self._goal_data)
+
+    def save_state(self) -> np.ndarray:
+        """The whole simulation, controller included, as (F,) float64."""
+        return self._save(self.data)
+
+    def load_state(self, state: np.ndarray) -> None:
+        """Restores what `save_state` gave, bit for bit.
+
+        Raises:
+            ValueError: when the size is not this model's.
+        """
+        self._load(self.data, state)
+
+    def distance(self) -> float:
+        """Metres from the goal."""
+        return self.task.distance(self.task.points(self.data), self.goal_points)
+
+    def render_scene(self, size: int = 480) -> np.ndarray:
+        """The view for people, (size, size, 3) uint8."""
+        if self._scene_camera is None or self._scene_camera.size != size:
+            self._scene_camera = Camera(self.model, "scene", size)
+        return self._scene_camera.render(self.data)
+
+    def _info(self) -> dict[str, Any]:
+        distance = self.distance()
+        return {"distance": distance, "success": distance < self.task.tolerance}
+
+    def _save(self, data: mujoco.MjData) -> np.ndarray:
+        state = np.empty(self._state_size)
+        mujoco.mj_getState(self.model, data, state, STATE_SPEC)
+        return state
+
+    def _load(self, data: mujoco.MjData, state: np.ndarray) -> None:
+        if state.shape != (self._state_size,):
+            raise ValueError(f"state has shape {state.shape}; the scene {self.task.scene} needs ({self._state_size},)")
+        mujoco.mj_setState(self.model, data, np.asarray(state, float), STATE_SPEC)
+        mujoco.mj_kinematics(self.model, data)
+        mujoco.mj_camlight(self.model, data)
+
+    def _observe(self, data: mujoco.MjData) -> Observation:
+        command = self.arm.command(data)
+        tip = data.site("tip")
+        gripper = [*tip.xpos, tip.xmat[3], tip.xmat[0], data.qpos[JOINTS]]
+        state = [*gripper, *command[:3]]
+        for name in self.task.objects:
+            body = data.body(name)
+            state += [*body.xpos, *body.xmat.reshape(3, 3)[:, :2].T.ravel()]
+        observation = {
+            "proprio": np.array([*data.qpos[:JOINTS], *gripper, *command[:3]], np.float32),
+            "state": np.array(state, np.float32),
+        }
+        if self._camera is not None:
+            observation["pixels"] = self._camera.render(data)
+        return observation

@@ -1,0 +1,87 @@
+"""Offscreen rendering with whatever OpenGL this machine has: EGL, else OSMesa, on Linux; the system's own elsewhere."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import platform
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import mujoco
+
+NO_GL = (
+    "no OpenGL for rendering was found ({reason}). On Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri "
+    "(or libosmesa6). Everything state-based works without it: obs=state"
+)
+
+
+class RenderingError(RuntimeError):
+    """Pixels were asked for, and this machine cannot render; the message names the packages to install."""
+
+
+def _egl_devices() -> int:
+    """How many devices EGL can open a display on; 0 where EGL is missing or has none."""
+    name = ctypes.util.find_library("EGL")
+    if name is None:
+        return 0
+    try:
+        egl = ctypes.CDLL(name)
+        egl.eglGetProcAddress.restype = ctypes.c_void_p
+        address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+        if not address:
+            return 0
+        query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
+        count = ctypes.c_int(0)
+        return count.value if query(0, None, ctypes.byref(count)) else 0
+    except (OSError, AttributeError):
+        return 0
+
+
+def select_backend() -> str:
+    """Sets MUJOCO_GL unless the user has; call before mujoco is imported, because mujoco reads it only then."""
+    chosen = os.environ.get("MUJOCO_GL", "")
+    if not chosen and platform.system() == "Linux":
+        if _egl_devices():
+            chosen = "egl"
+        elif ctypes.util.find_library("OSMesa"):
+            chosen = "osmesa"
+        if chosen:
+            os.environ["MUJOCO_GL"] = chosen
+    return chosen or "default"
+
+
+class Camera:
+    """Renders one named camera of a model to (size, size, 3) uint8. Must be used in the process that built it.
+
+    Raises:
+        RenderingError: when no OpenGL context can be made.
+    """
+
+    def __init__(self, model: mujoco.MjModel, camera: str, size: int) -> None:
+        import mujoco
+
+        self.size = size
+        self._camera = camera
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except Exception as error:  # each backend has its own exception types for "no display"
+            raise RenderingError(NO_GL.format(reason=str(error).strip().splitlines()[-1])) from error
+
+    def render(self, data: mujoco.MjData) -> np.ndarray:
+        self._renderer.update_scene(data, self._camera)
+        return self._renderer.render()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+
+def renderer_name() -> str:
+    """Backend and driver, as they are written into an episode: pixels of two renderers differ."""
+    import mujoco
+
+    backend = os.environ.get("MUJOCO_GL", "default")
+    return f"mujoco {mujoco.__version__} {backend}"
