@@ -1,0 +1,181 @@
+"""Plots of results and of training, drawn without a display and without pyplot's global state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.transforms import blended_transform_factory
+
+from ..files import replacing
+from .results import Row, ordered, percent
+from .style import BLUE, INK, MUTED, PALETTE, STYLE, VERMILLION
+
+# Rows that are drawn as a line: floors, ceilings, and a planner whose time is unknown.
+_LINES = {"floor": MUTED, "planner": INK, "ceiling": "#9A7200"}
+
+
+def success_against_time(rows: Sequence[Row], path: str | Path) -> Path:
+    """Success at the end (%, with its Wilson interval) against milliseconds a plan (log), one panel a task.
+
+    A planner is a point at its p50 with a thin line to its p95; floors and ceilings are horizontal lines inside
+    their interval, and so is a planner whose time is unknown. Pool the seeds first, for one point a planner.
+    """
+    tasks = list(dict.fromkeys((row.env, row.obs) for row in rows))
+    with _figure(path, (7.2 if len(tasks) < 2 else 4.4 * len(tasks), 4.0)) as figure:
+        panels = figure.subplots(1, max(len(tasks), 1), sharey=True, squeeze=False)[0]
+        for axes, (env, obs) in zip(panels, tasks, strict=False):
+            _success_panel(axes, [row for row in rows if (row.env, row.obs) == (env, obs)])
+            axes.set_title(f"{env} from {obs}")
+        panels[0].set_ylabel("success at the end, %")
+    return Path(path)
+
+
+def loss_curves(log: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Losses (log scale) and effective rank over training steps, from the lines of `log.jsonl`.
+
+    Every line has `step` and any of: `loss`, `val_loss`, further terms ending in `_loss`, and `effective_rank`.
+    """
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in log:
+        for key, value in line.items():
+            if (key in ("loss", "effective_rank") or key.endswith("_loss")) and _finite(value):
+                series.setdefault(key, []).append((line["step"], value))
+    rank = series.pop("effective_rank", None)
+    with _figure(path, (7.2, 3.4 if rank is None else 5.0)) as figure:
+        upper, *lower = figure.subplots(
+            1 if rank is None else 2, 1, sharex=True, squeeze=False, height_ratios=[1] if rank is None else [2, 1]
+        )[:, 0]
+        colours = {"loss": BLUE, "val_loss": VERMILLION}
+        others = cycle(PALETTE[2:])
+        for key, points in series.items():
+            main = key in colours
+            marker = "o" if len(points) < 60 and key.startswith("val") else ""
+            upper.plot(
+                *zip(*points, strict=True),
+                color=colours[key] if main else next(others),
+                linewidth=1.8 if main else 1.0,
+                marker=marker,
+                markersize=3.5,
+                label={"loss": "training", "val_loss": "validation"}.get(key, key.removesuffix("_loss")),
+            )
+        upper.set_title("training")
+        upper.set_ylabel("loss")
+        if any(value > 0 for points in series.values() for _, value in points):
+            upper.set_yscale("log", nonpositive="mask")
+            _plain_log_ticks(upper, "y")
+        if series:
+            upper.legend(ncols=min(len(series), 4), loc="upper right")
+        for axes in lower:
+            axes.plot(*zip(*(rank or []), strict=True), color=PALETTE[2], marker="o", markersize=3.5)
+            axes.set_ylim(bottom=0)
+            axes.set_ylabel("effective rank")
+        (lower or [upper])[-1].set_xlabel("step")
+    return Path(path)
+
+
+def energy_curve(
+    energies: Sequence[float], path: str | Path, *, distance_cm: Sequence[float] | None = None, step_s: float = 1.0
+) -> Path:
+    """Energy of the executed plan over one episode and, below it, the true distance to the goal in centimetres.
+
+    `energies` and `distance_cm` have one value a plan, `step_s` seconds apart (1.0 counts plans instead of seconds).
+    """
+    with _figure(path, (7.2, 3.0 if distance_cm is None else 4.4)) as figure:
+        curves = [("energy", BLUE, energies)]
+        if distance_cm is not None:
+            curves.append(("distance to goal, cm", VERMILLION, distance_cm))
+        panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (label, colour, values) in zip(panels, curves, strict=True):
+            axes.plot([i * step_s for i in range(len(values))], values, color=colour)
+            axes.set_ylim(bottom=min([0.0, *filter(_finite, values)]))
+            axes.set_ylabel(label)
+        panels[-1].set_xlabel("plan" if step_s == 1.0 else "seconds")
+    return Path(path)
+
+
+@contextmanager
+def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of `size` inches in the house style, written to `path` when the block ends well."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(path) as temporary:
+            # Without the writer's version in it, the same numbers give the same bytes.
+            figure.savefig(temporary, metadata={"Software": None} if temporary.suffix == ".png" else None)
+
+
+def _success_panel(axes: Axes, rows: Sequence[Row]) -> None:
+    looks = cycle(zip(PALETTE, "osD^vP", strict=True))
+    labels: list[_Label] = []
+    for row in ordered(rows):
+        success, low, high = (100 * fraction for fraction in (row.success, *row.wilson))
+        if row.kind == "planner" and row.plan_ms_p50:
+            colour, marker = next(looks)
+            axes.plot([row.plan_ms_p50, row.plan_ms_p95 or row.plan_ms_p50], [success] * 2, color=colour, linewidth=1.2)
+            axes.vlines(row.plan_ms_p50, low, high, color=colour, linewidth=1.6)
+            axes.plot(row.plan_ms_p50, success, color=colour, marker=marker, markersize=6)
+        else:
+            colour, marker = _LINES[row.kind], "_"
+            axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+            axes.axhline(success, color=colour, linewidth=1.2, linestyle=(0, (5, 3)))
+        labels.append(_Label(success, f"{row.planner}  {percent(row.success)}", colour, marker))
+
+    axes.set_ylim(-4, 104)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_xscale("log")
+    times = [t for row in rows if row.kind == "planner" for t in (row.plan_ms_p50, row.plan_ms_p95) if t]
+    axes.set_xlim(min(times, default=1.0) / 3, max(times, default=100.0) * 3)
+    axes.set_xlabel("milliseconds a plan: p50, and a line to p95")
+    _plain_log_ticks(axes, "x")
+    # Names stand outside, at their height: inside they would cover one another just where planners are good.
+    outside = blended_transform_factory(axes.transAxes, axes.transData)
+    for label in _spread(labels, gap=6.0):
+        style = {"color": label.colour, "transform": outside, "clip_on": False}
+        axes.plot(1.03, label.height, marker=label.marker, markersize=6, **style)
+        axes.text(1.06, label.height, label.text, va="center_baseline", fontsize=9, **style)
+
+
+class _Label(NamedTuple):
+    height: float
+    text: str
+    colour: str
+    marker: str
+
+
+def _spread(labels: Sequence[_Label], gap: float, top: float = 101.0) -> list[_Label]:
+    """Move labels up until neighbours are `gap` apart, then those that passed `top` back down."""
+    placed: list[_Label] = []
+    for label in sorted(labels):
+        low = placed[-1].height + gap if placed else label.height
+        placed.append(label._replace(height=max(label.height, low)))
+    for i, label in reversed(list(enumerate(placed))):
+        placed[i] = label._replace(height=min(label.height, top))
+        top = placed[i].height - gap
+    return placed
+
+
+def _plain_log_ticks(axes: Axes, which: str) -> None:
+    """Write 0.1, 20, 500 instead of powers; where the scale spans few decades, at 2 and 5 too."""
+    axis, (low, high) = (axes.xaxis, axes.get_xlim()) if which == "x" else (axes.yaxis, axes.get_ylim())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(_two_and_five) if 0 < high < 300 * low else NullFormatter())
+
+
+def _two_and_five(value: float, _: int) -> str:
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)

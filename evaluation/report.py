@@ -1,0 +1,175 @@
+"""One `report.html` that carries everything inside itself and can be mailed, archived, or opened years later."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from ..files import write_atomic
+from .results import KINDS, Kind, Row, cells, ordered, percent, pool
+
+_SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+
+_KINDS: dict[Kind, str] = {
+    "floor": "A floor does not plan. Whatever a planner scores above it is what planning brought.",
+    "planner": "A planner picks actions by minimising an energy, and is judged by what then happens in the simulator.",
+    "ceiling": "A ceiling may use what a robot cannot, such as the simulator itself: what this task and budget allow.",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #22272e; --muted: #68707c; --faint: #e4e7eb; --card: #f6f7f9;
+  --accent: #0072b2; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16191d; --ink: #e3e6ea; --muted: #98a1ad; --faint: #333a42;
+  --card: #1f2429; --accent: #56b4e9; } }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 54rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
+.lead { font-size: 1.1rem; } .muted, caption, figcaption { color: var(--muted); font-size: .88rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th { text-align: left; color: var(--muted); font-weight: 600; }
+th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--faint); white-space: nowrap; }
+.bar { position: relative; display: block; width: 9rem; height: .8rem; background: var(--card); border-radius: 3px; }
+.bar i { position: absolute; top: 0; bottom: 0; background: var(--accent); opacity: .3; border-radius: 3px; }
+.bar b { position: absolute; top: 0; bottom: 0; width: 3px; margin-left: -1.5px; background: var(--accent); }
+.floor .bar, .ceiling .bar { --accent: var(--muted); }
+figure { margin: 1.25rem 0; } figure img, video { width: 100%; border-radius: 6px; background: #fff; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.25rem; }
+dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
+"""
+
+
+def write_report(
+    path: str | Path,
+    title: str,
+    rows: Sequence[Row],
+    *,
+    images: Mapping[str, Path | bytes] | None = None,
+    videos: Sequence[Path] = (),
+    facts: Mapping[str, str] | None = None,
+    sections: Mapping[str, str] | None = None,
+    command: str = "",
+    manifest: str = "",
+) -> Path:
+    """Write a page that says in plain words what was measured, how, how sure it is, and how to repeat it.
+
+    `images` maps captions to PNG, JPEG or GIF (a file or its bytes), `videos` are mp4 files, `facts` are short lines
+    such as the machine and versions, `sections` maps further headings to plain text, `command` repeats the run, and
+    `manifest` is the sha256 of the goals. Seeds are pooled for the headline; the table of single seeds follows.
+    Everything is embedded and escaped: the page asks nothing of the network. Raises ValueError on an unknown image.
+    """
+    pooled = ordered(pool(rows))
+    parts = [f"<h1>{escape(title)}</h1>", *(f'<p class="lead">{escape(line)}</p>' for line in _headline(pooled))]
+    if pooled:
+        parts += ["<h2>Results</h2>", _table(pooled), _reading(pooled)]
+    parts += [_figure(caption, image) for caption, image in (images or {}).items()]
+    if videos:
+        parts += ["<h2>The arm at work</h2>", *map(_video, videos)]
+    for heading, text in (sections or {}).items():
+        parts += [f"<h2>{escape(heading)}</h2>", *(f"<p>{escape(block)}</p>" for block in text.split("\n\n"))]
+    if len(rows) > len(pooled):
+        parts += ["<h2>Every seed</h2>", _table(ordered(rows))]
+    parts += ["<h2>How to repeat it</h2>", *_repeat(command, manifest, facts or {})]
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+    return write_atomic(path, page.encode())
+
+
+def _headline(rows: Sequence[Row]) -> list[str]:
+    """The best planner of each task in a sentence."""
+    lines = []
+    for env, obs in dict.fromkeys((row.env, row.obs) for row in rows):
+        task = [row for row in rows if (row.env, row.obs) == (env, obs)]
+        best = max((row for row in task if row.kind == "planner"), key=lambda row: row.success, default=None)
+        if best is None:
+            continue
+        line = (
+            f"On {env} from {obs}, {best.planner} held the goal at the end of {best.successes} of {best.episodes} "
+            f"episodes: {percent(best.success)} %, 95 % interval {_interval(best)}."
+        )
+        floors = [row for row in task if row.kind == "floor"]
+        if floors:
+            line += " Without planning: " + ", ".join(f"{row.planner} {percent(row.success)} %" for row in floors) + "."
+        lines.append(line)
+    return lines
+
+
+def _table(rows: Sequence[Row]) -> str:
+    header, *body = cells(rows)
+    lines = [
+        f'<tr class="{row.kind}">{"".join(f"<td>{escape(cell)}</td>" for cell in line)}<td>{_bar(row)}</td></tr>'
+        for row, line in zip(rows, body, strict=True)
+    ]
+    head = "".join(f"<th>{escape(name)}</th>" for name in (*header, ""))
+    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def _bar(row: Row) -> str:
+    low, high = (100 * limit for limit in row.wilson)
+    return (
+        f'<span class="bar" title="{percent(row.success)} %, 95 % interval {_interval(row)}">'
+        f'<i style="left:{low:.1f}%;width:{high - low:.1f}%"></i><b style="left:{100 * row.success:.1f}%"></b></span>'
+    )
+
+
+def _reading(rows: Sequence[Row]) -> str:
+    lines = [
+        "success: the goal holds at the end of the episode, over its last steps. This is the number that counts.",
+        "reached: the goal held at some step; more than success means that it was lost again.",
+        "[low, high]: Wilson's 95 % interval of the success rate, from the number of episodes alone.",
+        "plan ms: wall-clock milliseconds to choose actions once, the median (p50) and the slow end (p95).",
+        "evaluations: how many candidate action sequences the energy judged for one plan.",
+    ]
+    if any(len(row.seeds) > 1 for row in rows):
+        lines.append(
+            "episodes, as goals x seeds: every seed of a planner met the same goals, so a pooled interval speaks of "
+            "the planner's luck on them rather than of new goals."
+        )
+    lines += [_KINDS[kind] for kind in KINDS if any(row.kind == kind for row in rows)]
+    lines += [f"{row.planner}: {row.note}" for row in rows if row.note]
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _repeat(command: str, manifest: str, facts: Mapping[str, str]) -> list[str]:
+    parts = [f"<pre>{escape(command)}</pre>"] if command else []
+    if manifest:
+        parts.append(
+            "<p>Starts and goals are written down in a manifest, drawn from seeds that training never saw; none is "
+            "solved at the start or by doing nothing. Only results with the same hash may be compared.</p>"
+        )
+        facts = {"manifest sha256": manifest, **facts}
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+    return [*parts, f"<dl>{items}</dl>"]
+
+
+def _figure(caption: str, image: Path | bytes) -> str:
+    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    kind = next((kind for signature, kind in _SIGNATURES.items() if data.startswith(signature)), None)
+    if kind is None:
+        raise ValueError(f"the image {caption!r} is neither PNG, JPEG nor GIF")
+    text = escape(caption)
+    return f'<figure><img alt="{text}" src="{_embed(kind, data)}"><figcaption>{text}</figcaption></figure>'
+
+
+def _video(path: Path) -> str:
+    source = _embed("video/mp4", Path(path).read_bytes())
+    return (
+        f'<figure><video controls loop muted playsinline src="{source}"></video>'
+        f"<figcaption>{escape(Path(path).stem)}</figcaption></figure>"
+    )
+
+
+def _embed(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _interval(row: Row) -> str:
+    return f"{percent(row.wilson[0])} to {percent(row.wilson[1])}"

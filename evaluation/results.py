@@ -1,0 +1,261 @@
+"""What an evaluation found: one row a planner and seed, `results.json`, pooling over seeds, and the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..files import write_json
+from .statistics import wilson
+
+SCHEMA = 1
+
+Kind = Literal["floor", "planner", "ceiling"]
+KINDS: tuple[Kind, ...] = ("floor", "planner", "ceiling")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One planner on one goal manifest.
+
+    `success` and `reached` are fractions of `episodes`: the goal holds at the end of the episode, and it held at any
+    step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan.
+    A row pooled over planner seeds has `seed=None` and lists them in `seeds`.
+    """
+
+    env: str
+    obs: str
+    planner: str
+    episodes: int
+    successes: int
+    success: float
+    wilson: tuple[float, float]
+    reached: float
+    seed: int | None
+    plan_ms_p50: float | None
+    plan_ms_p95: float | None
+    evaluations: int
+    kind: Kind = "planner"
+    seeds: tuple[int, ...] = ()
+    energy: str | None = None
+    samples: int | None = None
+    iterations: int | None = None
+    horizon: int | None = None
+    final_distance_cm: float | None = None
+    drops: int | None = None
+    note: str | None = None
+
+    @classmethod
+    def from_episodes(
+        cls,
+        *,
+        env: str,
+        obs: str,
+        planner: str,
+        seed: int,
+        success: ArrayLike,
+        reached: ArrayLike,
+        plan_ms: ArrayLike = (),
+        evaluations: int = 0,
+        final_distance_cm: ArrayLike | None = None,
+        drops: ArrayLike | None = None,
+        kind: Kind = "planner",
+        energy: str | None = None,
+        samples: int | None = None,
+        iterations: int | None = None,
+        horizon: int | None = None,
+        note: str | None = None,
+    ) -> Row:
+        """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
+        (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
+
+        Raises ValueError when there is no episode, or when shapes differ.
+        """
+        held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
+        if held.ndim != 1 or held.size == 0 or held.shape != seen.shape:
+            raise ValueError(f"success and reached must be (E,) with E > 0, got {held.shape} and {seen.shape}")
+        times = np.asarray(plan_ms, dtype=float).ravel()
+        successes = int(held.sum())
+        return cls(
+            env=env,
+            obs=obs,
+            planner=planner,
+            episodes=held.size,
+            successes=successes,
+            success=successes / held.size,
+            wilson=wilson(successes, held.size),
+            reached=float(seen.mean()),
+            seed=seed,
+            plan_ms_p50=float(np.percentile(times, 50)) if times.size else None,
+            plan_ms_p95=float(np.percentile(times, 95)) if times.size else None,
+            evaluations=evaluations,
+            kind=kind,
+            seeds=(seed,),
+            energy=energy,
+            samples=samples,
+            iterations=iterations,
+            horizon=horizon,
+            final_distance_cm=None if final_distance_cm is None else float(np.median(np.asarray(final_distance_cm))),
+            drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
+            note=note,
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Row:
+        """The inverse of `to_json`; unknown keys are ignored. Raises KeyError or TypeError when one is missing."""
+        known = {f.name: value[f.name] for f in fields(cls) if f.name in value}
+        lo, hi = value["wilson"]
+        return cls(**(known | {"wilson": (lo, hi), "seeds": tuple(value.get("seeds", ()))}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values. The keys up to `evaluations` are always there; the optional ones when set."""
+        optional = {f.name for f in fields(self) if f.default is None}
+        return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A `results.json`: the rows, the sha256 of the goal manifest they were measured on, and whatever else it says."""
+
+    manifest: str
+    rows: list[Row]
+    more: dict[str, Any]
+
+
+def write_results(path: str | Path, rows: Iterable[Row], manifest_sha256: str, **more: Any) -> Path:
+    """Write `{"schema": 1, "manifest": sha256, "rows": [...], **more}` atomically."""
+    head = {"schema": SCHEMA, "manifest": manifest_sha256, "rows": [row.to_json() for row in rows]}
+    if taken := head.keys() & more.keys():
+        raise ValueError(f"results already have the keys {sorted(taken)}")
+    return write_json(path, head | more)
+
+
+def read_results(path: str | Path) -> Results:
+    """Read what `write_results` wrote. Raises ValueError, naming the file, when it is not such a file."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if value["schema"] != SCHEMA:
+            raise ValueError(f"schema {value['schema']!r}, expected {SCHEMA}")
+        more = {key: item for key, item in value.items() if key not in ("schema", "manifest", "rows")}
+        return Results(value["manifest"], [Row.from_json(row) for row in value["rows"]], more)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a results file: {error}") from error
+
+
+def pool(rows: Iterable[Row]) -> list[Row]:
+    """Pool the seeds of each planner into one row, in order of first appearance.
+
+    Successes add up and the interval is Wilson's on the sum: it speaks of the planner's luck on these goals, and is
+    narrower than one for unseen goals would be, for all seeds share the goals. Of the plan times only percentiles are
+    known here: the median of the p50, and the worst p95.
+    """
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        key = (row.env, row.obs, row.planner, row.kind, row.energy, row.samples, row.iterations, row.horizon)
+        groups.setdefault(key, []).append(row)
+    return [_pooled(group) for group in groups.values()]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as an aligned Markdown table, for terminal, README and docs alike: floors, planners, then ceilings."""
+    header, *body = cells(rows)
+    widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
+    texts = len(header) - NUMERIC_COLUMNS - (header[-1] == DISTANCE)
+
+    def line(values: Sequence[str]) -> str:
+        padded = [v.ljust(w) if i < texts else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [f"{'-' * width}" if i < texts else f"{'-' * (width - 1)}:" for i, width in enumerate(widths)]
+    return "\n".join([line(header), line(rule), *map(line, body)])
+
+
+DISTANCE = "final cm"
+NUMERIC_COLUMNS = 5
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Header and body of the table as text. What is the same in every row (env, obs, energy) gets no column."""
+    rows = ordered(rows)
+    varying = [name for name in ("env", "obs", "energy") if len({getattr(row, name) for row in rows}) > 1]
+    if len(pool(rows)) < len(rows):
+        varying.append("seed")
+    distance = any(row.final_distance_cm is not None for row in rows)
+    header = [*varying, "planner", "success % [95 %]", "reached %", "plan ms p50 / p95", "evaluations", "episodes"]
+    body = [
+        [
+            *(_text(getattr(row, name)) for name in varying),
+            row.planner if row.kind == "planner" else f"{row.planner} ({row.kind})",
+            f"{percent(row.success)} [{percent(row.wilson[0])}, {percent(row.wilson[1])}]",
+            percent(row.reached),
+            _times(row),
+            f"{row.evaluations:,}" if row.evaluations else "-",
+            _episodes(row),
+            *([_number(row.final_distance_cm)] if distance else []),
+        ]
+        for row in rows
+    ]
+    return [header + [DISTANCE] * distance, *body]
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Floors first, then planners, then ceilings; otherwise as given."""
+    return sorted(rows, key=lambda row: KINDS.index(row.kind))
+
+
+def percent(fraction: float) -> str:
+    """0.964 -> "96.4", and "100" only for exactly 1."""
+    return "100" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}"
+
+
+def _number(value: float | None) -> str:
+    """Three significant digits without an exponent; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _times(row: Row) -> str:
+    return "-" if row.plan_ms_p50 is None else f"{_number(row.plan_ms_p50)} / {_number(row.plan_ms_p95)}"
+
+
+def _episodes(row: Row) -> str:
+    seeds = len(row.seeds)
+    return f"{row.episodes // seeds} x {seeds}" if seeds > 1 and row.episodes % seeds == 0 else str(row.episodes)
+
+
+def _pooled(rows: list[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    episodes = sum(row.episodes for row in rows)
+    successes = sum(row.successes for row in rows)
+    weights = [row.episodes for row in rows]
+    p50 = [row.plan_ms_p50 for row in rows if row.plan_ms_p50 is not None]
+    p95 = [row.plan_ms_p95 for row in rows if row.plan_ms_p95 is not None]
+    distances = [row.final_distance_cm for row in rows if row.final_distance_cm is not None]
+    drops = [row.drops for row in rows if row.drops is not None]
+    return replace(
+        rows[0],
+        episodes=episodes,
+        successes=successes,
+        success=successes / episodes,
+        wilson=wilson(successes, episodes),
+        reached=float(np.average([row.reached for row in rows], weights=weights)),
+        seed=None,
+        seeds=tuple(seed for row in rows for seed in row.seeds),
+        plan_ms_p50=float(np.median(p50)) if p50 else None,
+        plan_ms_p95=max(p95, default=None),
+        evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
+        final_distance_cm=float(np.median(distances)) if distances else None,
+        drops=sum(drops) if drops else None,
+    )
