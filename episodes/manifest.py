@@ -1,0 +1,199 @@
+"""What a recording was asked to be (`recording.json`, written first) and what it is (`manifest.json`, written last)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .store import Column, DataError, Header, episode_name, read_header, read_json, write_json
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+RECORDING = "recording.json"
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class RecordRequest:
+    """A set of episodes to record. Episode i depends on `seed` and i only, whoever records it and when.
+
+    env, config    what to make: `forearm.envs.make(env, **config)`; config is JSON
+    policy         who acts: play, random or expert
+    length         steps an episode; play ignores termination, so every episode has exactly as many
+    val_fraction   share of the episodes held out for validation; at least one is
+    """
+
+    env: str
+    policy: str = "play"
+    seed: int = 0
+    episodes: int = 1000
+    length: int = 50
+    config: Mapping[str, Any] = field(default_factory=dict)
+    val_fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        for key, least in {"seed": 0, "episodes": 2, "length": 1}.items():
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < least:
+                raise DataError(f"{key}={value}: must be a whole number, at least {least}")
+        if not 0 < self.val_fraction < 1:
+            raise DataError(f"val_fraction={self.val_fraction}: must be between 0 and 1")
+        try:  # as it will be read back: a tuple becomes a list
+            object.__setattr__(self, "config", json.loads(json.dumps(dict(self.config))))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"config={self.config}: cannot be written as JSON ({error})") from None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "RecordRequest":
+        return cls(**{key.name: value[key.name] for key in fields(cls)})
+
+    def split(self) -> dict[str, tuple[int, ...]]:
+        """Episode indices by split: disjoint, sorted, a pure function of the request."""
+        order = np.random.default_rng([self.seed, self.episodes]).permutation(self.episodes)
+        held_out = min(max(1, round(self.val_fraction * self.episodes)), self.episodes - 1)
+        train, val = sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+        return {"train": tuple(train), "val": tuple(val)}
+
+    def problems(self, index: int, header: Header) -> list[str]:
+        """What keeps a file from being episode `index` of this request; empty if nothing."""
+        expected = {"index": index, "env": self.env, "policy": self.policy, "seed": self.seed}
+        actual = {key: getattr(header.origin, key) for key in expected}
+        return _differences(actual, expected) + header.problems(self.length)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A complete set of episodes. Written only when every file is there."""
+
+    request: RecordRequest
+    env_config: Mapping[str, Any]
+    renderer: str
+    versions: Mapping[str, str]
+    columns: Mapping[str, Column]
+    checksums: tuple[str, ...]
+    split: Mapping[str, tuple[int, ...]]
+
+    @property
+    def episodes(self) -> int:
+        return self.request.episodes
+
+    @property
+    def length(self) -> int:
+        """Steps an episode; it has one frame more."""
+        return self.request.length
+
+    @property
+    def frames(self) -> int:
+        return self.episodes * (self.length + 1)
+
+    @classmethod
+    def of(cls, folder: Path, request: RecordRequest) -> "Manifest":
+        """Describes a finished recording; DataError names the first file that does not belong to it."""
+        headers = [read_header(folder / episode_name(index)) for index in range(request.episodes)]
+        first = headers[0]
+        manifest = cls(
+            request=request,
+            env_config=first.origin.env_config,
+            renderer=first.origin.renderer,
+            versions=first.origin.versions,
+            columns=first.columns,
+            checksums=tuple(header.checksum for header in headers),
+            split=request.split(),
+        )
+        for index, header in enumerate(headers):
+            if problems := manifest.problems(index, header):
+                raise DataError(f"{folder / episode_name(index)}: {problems[0]}; delete this file and record again")
+        return manifest
+
+    def problems(self, index: int, header: Header) -> list[str]:
+        """What keeps a file from being episode `index` of this set; empty if nothing."""
+        expected = {"env_config": self.env_config, "renderer": self.renderer, "versions": self.versions}
+        actual = {key: getattr(header.origin, key) for key in expected}
+        shapes = {f"column '{name}'": column.shape for name, column in self.columns.items()}
+        found = {f"column '{name}'": column.shape for name, column in header.columns.items()}
+        checksums = _differences({"checksum": header.checksum}, {"checksum": self.checksums[index]})
+        own = self.request.problems(index, header)
+        return own or _differences(actual, expected) + _differences(found, shapes) + checksums
+
+    def write(self, folder: Path) -> None:
+        files = [
+            {"file": episode_name(index), "steps": self.length, "checksum": checksum}
+            for index, checksum in enumerate(self.checksums)
+        ]
+        about = {
+            "schema": SCHEMA,
+            **asdict(self.request),
+            "env_config": self.env_config,
+            "renderer": self.renderer,
+            "versions": self.versions,
+            "frames": self.frames,
+            "columns": {name: asdict(column) for name, column in self.columns.items()},
+            "split": self.split,
+            "files": files,
+        }
+        write_json(folder / MANIFEST, about)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Reads a manifest; DataError if it is missing, not valid, or says two things at once."""
+        path = folder / MANIFEST
+        value = read_json(path)
+        try:
+            if value["schema"] != SCHEMA:
+                raise DataError(f"{path}: schema is {value['schema']!r}; this version reads schema {SCHEMA}")
+            manifest = cls(
+                request=RecordRequest.from_json(value),
+                env_config=value["env_config"],
+                renderer=value["renderer"],
+                versions=value["versions"],
+                columns={k: Column(v["dtype"], tuple(v["shape"])) for k, v in value["columns"].items()},
+                checksums=tuple(file["checksum"] for file in value["files"]),
+                split={name: tuple(value["split"][name]) for name in SPLITS},
+            )
+            names = [file["file"] for file in value["files"]]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not a manifest of schema {SCHEMA} ({error!r})") from None
+        if names != [episode_name(index) for index in range(manifest.episodes)]:
+            raise DataError(f"{path}: 'files' does not list the {manifest.episodes} episodes in order")
+        if sorted(manifest.split["train"] + manifest.split["val"]) != list(range(manifest.episodes)):
+            raise DataError(f"{path}: 'split' does not hold every episode exactly once")
+        return manifest
+
+
+def begin(folder: Path, request: RecordRequest, versions: Mapping[str, str]) -> None:
+    """Writes what is about to be recorded, or makes sure that it is what was begun here before."""
+    path = folder / RECORDING
+    if not path.exists():
+        if others := sorted(entry.name for entry in folder.iterdir()):
+            raise DataError(f"{folder}: holds '{others[0]}' and no recording; record into an empty or a new folder")
+        return write_json(path, {"schema": SCHEMA, **asdict(request), "versions": versions})
+    begun = RecordRequest.from_json(read_recording(folder))
+    for key, value in asdict(request).items():
+        if (there := getattr(begun, key)) != value:
+            raise DataError(
+                f"{folder}: was recorded with {key}={there}, asked for is {key}={value}; nothing was overwritten. "
+                f"Record into another folder, or ask for {key}={there}"
+            )
+    return None
+
+
+def read_recording(folder: Path) -> dict[str, Any]:
+    """The request and the versions that a recording was begun with."""
+    path = folder / RECORDING
+    value = read_json(path)
+    missing = {"schema", "versions", *(key.name for key in fields(RecordRequest))} - value.keys()
+    if missing or value["schema"] != SCHEMA:
+        raise DataError(f"{path}: not a recording of schema {SCHEMA} (missing keys: {', '.join(sorted(missing))})")
+    return value
+
+
+def _differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    keys = dict.fromkeys([*expected, *actual])
+    return [
+        f"{key} is {actual.get(key)!r}, not {expected.get(key)!r}"
+        for key in keys
+        if actual.get(key) != expected.get(key)
+    ]
