@@ -119,6 +119,7 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
 def _success_panel(axes: Axes, rows: Sequence[Row]) -> None:
     looks = cycle(zip(PALETTE, "osD^vP", strict=True))
     labels: list[_Label] = []
+    energies = len({row.energy for row in rows} - {None})
     for row in ordered(rows):
         success, low, high = (100 * fraction for fraction in (row.success, *row.wilson))
         if row.kind == "planner" and row.plan_ms_p50:
@@ -130,7 +131,8 @@ def _success_panel(axes: Axes, rows: Sequence[Row]) -> None:
             colour, marker = _LINES[row.kind], "_"
             axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
             axes.axhline(success, color=colour, linewidth=1.2, linestyle=(0, (5, 3)))
-        labels.append(_Label(success, f"{row.planner}  {percent(row.success)}", colour, marker))
+        name = f"{row.planner} {row.energy}" if energies > 1 and row.energy else row.planner
+        labels.append(_Label(success, f"{name}  {percent(row.success)}", colour, marker))
 
     axes.set_ylim(-4, 104)
     axes.set_yticks(range(0, 101, 20))

@@ -65,16 +65,12 @@ class Row:
         evaluations: int = 0,
         final_distance_cm: ArrayLike | None = None,
         drops: ArrayLike | None = None,
-        kind: Kind = "planner",
-        energy: str | None = None,
-        samples: int | None = None,
-        iterations: int | None = None,
-        horizon: int | None = None,
-        note: str | None = None,
+        **labels: Any,
     ) -> Row:
         """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
+        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -95,15 +91,10 @@ class Row:
             plan_ms_p50=float(np.percentile(times, 50)) if times.size else None,
             plan_ms_p95=float(np.percentile(times, 95)) if times.size else None,
             evaluations=evaluations,
-            kind=kind,
             seeds=(seed,),
-            energy=energy,
-            samples=samples,
-            iterations=iterations,
-            horizon=horizon,
             final_distance_cm=None if final_distance_cm is None else float(np.median(np.asarray(final_distance_cm))),
             drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
-            note=note,
+            **labels,
         )
 
     @classmethod
@@ -183,7 +174,7 @@ NUMERIC_COLUMNS = 5
 def cells(rows: Sequence[Row]) -> list[list[str]]:
     """Header and body of the table as text. What is the same in every row (env, obs, energy) gets no column."""
     rows = ordered(rows)
-    varying = [name for name in ("env", "obs", "energy") if len({getattr(row, name) for row in rows}) > 1]
+    varying = [name for name in ("env", "obs", "energy") if len({getattr(row, name) for row in rows} - {None}) > 1]
     if len(pool(rows)) < len(rows):
         varying.append("seed")
     distance = any(row.final_distance_cm is not None for row in rows)
