@@ -76,7 +76,7 @@ def _described(folder: Path, problems: list[Problem]) -> Manifest | RecordReques
     except DataError as error:
         what = str(error).removeprefix(f"{folder / MANIFEST}: ")
     try:
-        request = RecordRequest.from_json(read_recording(folder))
+        request, _ = read_recording(folder)
     except DataError:
         problems.append(Problem(MANIFEST, what))
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .store import Column, DataError, Header, episode_name, read_header, read_json, write_json
+from .store import Column, DataError, Header, Origin, episode_name, read_header, read_json, write_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -110,13 +110,9 @@ class Manifest:
 
     def problems(self, index: int, header: Header) -> list[str]:
         """What keeps a file from being episode `index` of this set; empty if nothing."""
-        expected = {"env_config": self.env_config, "renderer": self.renderer, "versions": self.versions}
-        actual = {key: getattr(header.origin, key) for key in expected}
-        shapes = {f"column '{name}'": column.shape for name, column in self.columns.items()}
-        found = {f"column '{name}'": column.shape for name, column in header.columns.items()}
-        checksums = _differences({"checksum": header.checksum}, {"checksum": self.checksums[index]})
-        own = self.request.problems(index, header)
-        return own or _differences(actual, expected) + _differences(found, shapes) + checksums
+        expected = _facts(self, self.columns, self.checksums[index])
+        actual = _facts(header.origin, header.columns, header.checksum)
+        return self.request.problems(index, header) or _differences(actual, expected)
 
     def write(self, folder: Path) -> None:
         files = [
@@ -141,9 +137,8 @@ class Manifest:
         """Reads a manifest; DataError if it is missing, not valid, or says two things at once."""
         path = folder / MANIFEST
         value = read_json(path)
+        _same_schema(path, value)
         try:
-            if value["schema"] != SCHEMA:
-                raise DataError(f"{path}: schema is {value['schema']!r}; this version reads schema {SCHEMA}")
             manifest = cls(
                 request=RecordRequest.from_json(value),
                 env_config=value["env_config"],
@@ -153,13 +148,12 @@ class Manifest:
                 checksums=tuple(file["checksum"] for file in value["files"]),
                 split={name: tuple(value["split"][name]) for name in SPLITS},
             )
-            names = [file["file"] for file in value["files"]]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: not a manifest of schema {SCHEMA} ({error!r})") from None
-        if names != [episode_name(index) for index in range(manifest.episodes)]:
-            raise DataError(f"{path}: 'files' does not list the {manifest.episodes} episodes in order")
-        if sorted(manifest.split["train"] + manifest.split["val"]) != list(range(manifest.episodes)):
-            raise DataError(f"{path}: 'split' does not hold every episode exactly once")
+            if [file["file"] for file in value["files"]] != [episode_name(i) for i in range(manifest.episodes)]:
+                raise DataError(f"'files' does not list the {manifest.episodes} episodes in order")
+            if sorted(manifest.split["train"] + manifest.split["val"]) != list(range(manifest.episodes)):
+                raise DataError("'split' does not hold every episode exactly once")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: not a valid manifest ({type(error).__name__}: {error})") from None
         return manifest
 
 
@@ -170,7 +164,7 @@ def begin(folder: Path, request: RecordRequest, versions: Mapping[str, str]) -> 
         if others := sorted(entry.name for entry in folder.iterdir()):
             raise DataError(f"{folder}: holds '{others[0]}' and no recording; record into an empty or a new folder")
         return write_json(path, {"schema": SCHEMA, **asdict(request), "versions": versions})
-    begun = RecordRequest.from_json(read_recording(folder))
+    begun, _ = read_recording(folder)
     for key, value in asdict(request).items():
         if (there := getattr(begun, key)) != value:
             raise DataError(
@@ -180,14 +174,26 @@ def begin(folder: Path, request: RecordRequest, versions: Mapping[str, str]) -> 
     return None
 
 
-def read_recording(folder: Path) -> dict[str, Any]:
+def read_recording(folder: Path) -> tuple[RecordRequest, dict[str, str]]:
     """The request and the versions that a recording was begun with."""
     path = folder / RECORDING
     value = read_json(path)
-    missing = {"schema", "versions", *(key.name for key in fields(RecordRequest))} - value.keys()
-    if missing or value["schema"] != SCHEMA:
-        raise DataError(f"{path}: not a recording of schema {SCHEMA} (missing keys: {', '.join(sorted(missing))})")
-    return value
+    _same_schema(path, value)
+    try:
+        return RecordRequest.from_json(value), dict(value["versions"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a valid request ({type(error).__name__}: {error})") from None
+
+
+def _same_schema(path: Path, value: Mapping[str, Any]) -> None:
+    if value.get("schema") != SCHEMA:
+        raise DataError(f"{path}: schema is {value.get('schema')!r}; this version reads schema {SCHEMA}")
+
+
+def _facts(source: "Manifest | Origin", columns: Mapping[str, Column], checksum: str) -> dict[str, Any]:
+    shapes = {f"column '{name}'": f"{column.dtype} {column.shape}" for name, column in columns.items()}
+    origin = {"env_config": source.env_config, "renderer": source.renderer, "versions": source.versions}
+    return {**origin, **shapes, "checksum": checksum}
 
 
 def _differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

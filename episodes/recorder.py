@@ -81,8 +81,6 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     versions = {"forearm": __version__, "mujoco": version("mujoco"), "numpy": version("numpy")}
     with _locked(folder):
-        for path in leftovers(folder):
-            path.unlink(missing_ok=True)
         begin(folder, request, versions)
         missing = [index for index in range(request.episodes) if not _recorded(folder, request, index)]
         if missing:
@@ -183,7 +181,7 @@ def _has_manifest(folder: Path) -> bool:
 
 
 def _same_versions(folder: Path, versions: dict[str, str]) -> None:
-    for name, begun in read_recording(folder)["versions"].items():
+    for name, begun in read_recording(folder)[1].items():
         if begun != versions.get(name):
             raise DataError(
                 f"{folder}: was begun with {name} {begun}, installed is {versions.get(name)}, and the episodes of one "
@@ -193,12 +191,21 @@ def _same_versions(folder: Path, versions: dict[str, str]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One recorder a folder. The lock lives on the open folder, so that it goes when its process goes."""
+    """One recorder a folder, which finds and leaves no half-written files. The lock goes when its process goes."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        _clear(folder)
+        try:
+            yield
+        finally:
+            _clear(folder)
     except BlockingIOError:
         raise DataError(f"{folder}: another process is recording into this folder") from None
     finally:
         os.close(handle)
+
+
+def _clear(folder: Path) -> None:
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)

@@ -135,7 +135,9 @@ def read_columns(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_atomic(path, (json.dumps(value, indent=1, sort_keys=False) + "\n").encode())
+    """Writes a JSON object, a line a key, so that long lists stay out of a reader's way."""
+    lines = (f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items())
+    write_atomic(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

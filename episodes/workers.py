@@ -17,8 +17,13 @@ from typing import NamedTuple, TypeVar
 Result = TypeVar("Result")
 Task = Callable[[], AbstractContextManager[Callable[[int], Result]]]
 
-# One worker is one core: libraries must not start threads of their own beside it.
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# One worker is one core: libraries must not start threads of their own beside it (LP: Mesa's software renderer).
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "LP_NUM_THREADS": "0",
+}
 
 
 class WorkerError(RuntimeError):
@@ -26,6 +31,7 @@ class WorkerError(RuntimeError):
 
 
 class _Failure(NamedTuple):
+    item: int | None
     message: str
     details: str
 
@@ -44,13 +50,13 @@ def run(
 
 
 def _run_here(task: Task[Result], items: Iterable[int], noun: str) -> Generator[tuple[int, Result], None, None]:
-    with task() as work:
-        for item in items:
-            try:
-                result = work(item)
-            except Exception as error:
-                raise WorkerError(f"{noun} {item} failed: {_summary(error)}") from error
-            yield item, result
+    item = None
+    try:
+        with task() as work:
+            for item in items:
+                yield item, work(item)
+    except Exception as error:
+        raise WorkerError(_failed(noun, item, _summary(error))) from error
 
 
 def _run_spawned(
@@ -75,9 +81,9 @@ def _run_spawned(
                 try:
                     result = connection.recv()
                 except (EOFError, OSError):
-                    raise WorkerError(f"{noun} {item} failed: {_death(processes[connection])}") from None
+                    raise WorkerError(_failed(noun, item, _death(processes[connection]))) from None
                 if isinstance(result, _Failure):
-                    error = WorkerError(f"{noun} {item} failed: {result.message}")
+                    error = WorkerError(_failed(noun, result.item, result.message))
                     error.add_note(result.details)
                     raise error
                 hand_out(connection)
@@ -109,13 +115,15 @@ def _pool(task: Task[Result], workers: int) -> Iterator[dict[Connection, SpawnPr
 
 
 def _serve(connection: Connection, task: Task[Result]) -> None:
+    item = None
     try:
         with task() as work:
             while True:
-                connection.send(work(connection.recv()))
+                item = connection.recv()
+                connection.send(work(item))
     except Exception as error:
         with suppress(OSError):  # the parent is gone: nobody to tell, nothing left to do
-            connection.send(_Failure(_summary(error), traceback.format_exc()))
+            connection.send(_Failure(item, _summary(error), traceback.format_exc()))
 
 
 @contextmanager
@@ -140,6 +148,10 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 del os.environ[key]
             else:
                 os.environ[key] = value
+
+
+def _failed(noun: str, item: int | None, why: str) -> str:
+    return f"no {noun} could be started: {why}" if item is None else f"{noun} {item} failed: {why}"
 
 
 def _summary(error: Exception) -> str:
