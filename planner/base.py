@@ -1,0 +1,275 @@
+"""The planner: one loop for every algorithm.
+
+    propose candidates -> expand them to actions -> evaluate -> update, iterations times, within the deadline
+
+An algorithm is what it adds to `Planner`: `propose` and `update`. Settings are frozen and state is a value, so that a
+plan depends on nothing else. Candidates live in the normalised knot space of `ActionSpace`; only what its `expand`
+returns is ever evaluated or executed, which keeps every action within the bounds and the slew rate.
+
+Shapes: B problems, N candidates, I iterations, T environment steps, P knots, A action size.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal, NamedTuple, Self, get_args
+
+import torch
+from torch import Tensor
+
+from .actions import ActionSpace
+from .energy import Energy
+
+Execute = Literal["best", "mean"]
+
+
+class Status(Enum):
+    """What became of a plan, each with what to do about it."""
+
+    OK = "All iterations ran; the plan is the best found."
+    DEADLINE = "The deadline stopped the search early; the plan is the best found in time. Fewer samples would fit."
+    LATE = "The plan came after its deadline. Execute the previous plan; lower samples or allow more time."
+    NO_FINITE_ENERGY = "No candidate had a finite energy; the plan is the previous one, shifted. Check the energy."
+    INFEASIBLE = "The plan breaks a constraint at some step. Do not execute it blindly; see stats.violations."
+
+
+@dataclass(frozen=True, eq=False)
+class PlanState:
+    """What a planner carries from one plan to the next, as a value.
+
+    Attributes:
+        mean, std: the search distribution over knots, (B, P, A).
+        best: the plan returned last, (B, P, A); a candidate of the next plan, and its fallback.
+        kept: further candidates the algorithm carries over, (B, any number, P, A).
+        seeds: one seed a problem; problem b's noise depends on seeds[b] and `count` alone.
+        count: plans made so far.
+        scratch: what only the running search needs (Adam's moments); empty between plans.
+    """
+
+    mean: Tensor
+    std: Tensor
+    best: Tensor
+    kept: Tensor
+    seeds: tuple[int, ...]
+    count: int = 0
+    scratch: tuple[Tensor, ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state between two plans as plain tensors, to be saved."""
+        saved = {name: getattr(self, name) for name in ("mean", "std", "best", "kept")}
+        return saved | {"seeds": torch.tensor(self.seeds), "count": torch.tensor(self.count)}
+
+    @classmethod
+    def from_tensors(cls, saved: Mapping[str, Tensor]) -> Self:
+        """The state that `tensors` saved."""
+        mean, std, best, kept = (saved[name] for name in ("mean", "std", "best", "kept"))
+        return cls(mean, std, best, kept, tuple(saved["seeds"].tolist()), int(saved["count"]))
+
+
+class Proposal(NamedTuple):
+    """Where a share of the first iteration's candidates comes from: a learned prior, a library of past plans, …
+
+    `candidates(state, n)` returns actions (B, n, T, A) in the environment's units; n = round(fraction * N).
+    """
+
+    candidates: Callable[[PlanState, int], Tensor]
+    fraction: float
+
+
+class PlanStats(NamedTuple):
+    """What a plan cost, and what it breaks.
+
+    Attributes:
+        iterations: iterations that ran.
+        evaluations: energies evaluated for each problem.
+        elapsed: seconds on the host; with a deadline, the device's work is waited for.
+        violations: environment steps (B,) of the returned plan that break a constraint; None without constraints.
+    """
+
+    iterations: int
+    evaluations: int
+    elapsed: float
+    violations: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What `Planner.plan` returns: actions (B, T, A), their energy (B,), statistics, and the state to go on from."""
+
+    actions: Tensor
+    energy: Tensor
+    stats: PlanStats
+    state: PlanState
+    timing: Status = Status.OK
+
+    @property
+    def status(self) -> tuple[Status, ...]:
+        """One status a problem. Reads the result back from the device."""
+        finite = self.energy.isfinite().tolist()
+        broken = [0.0] * len(finite) if self.stats.violations is None else self.stats.violations.tolist()
+        return tuple(
+            Status.INFEASIBLE if steps else self.timing if ok else Status.NO_FINITE_ENERGY
+            for ok, steps in zip(finite, broken, strict=True)
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Planner(ABC):
+    """Settings every planner has, and the loop.
+
+    Args:
+        space: the actions searched.
+        samples: candidates N an iteration.
+        iterations: iterations I a plan.
+        sigma: standard deviation of the first candidates, in the normalised box [-1, 1].
+        execute: return the "best" candidate seen, or the final "mean" (evaluated once more; where its energy is not
+            finite, the best).
+    """
+
+    space: ActionSpace
+    samples: int = 256
+    iterations: int = 4
+    sigma: float = 0.5
+    execute: Execute = "best"
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.iterations < 1 or self.sigma <= 0:
+            raise ValueError(
+                f"samples={self.samples} must be at least 2, iterations={self.iterations} at least 1, "
+                f"sigma={self.sigma} positive"
+            )
+        if self.execute not in get_args(Execute):
+            raise ValueError(f"execute={self.execute!r}: choose one of {', '.join(get_args(Execute))}")
+
+    @abstractmethod
+    def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:
+        """Candidates (B, n, P, A) in [-1, 1], n <= N, from noise (B, N, P, A), which is 0 for the first candidate."""
+
+    @abstractmethod
+    def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
+        """The state after candidates (B, n, P, A) got energies (B, n): finite, or +inf for one that must not win."""
+
+    @property
+    def first_gradient(self) -> int:
+        """The first iteration whose `update` differentiates energies by knots; `iterations` if none does."""
+        return self.iterations
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same planner on `device`."""
+        return replace(self, space=self.space.to(device))
+
+    def init(self, batch: int, seeds: int | Sequence[int] = 0) -> PlanState:
+        """A cold start for B = `batch` problems: the middle of the bounds. One seed alone means seed, seed + 1, …"""
+        seeds = tuple(range(seeds, seeds + batch)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+        if len(seeds) != batch:
+            raise ValueError(f"{len(seeds)} seeds for {batch} problems: give one a problem")
+        mean = self.space.low.new_zeros(batch, self.space.knots, self.space.size)
+        return PlanState(mean, torch.full_like(mean, self.sigma), mean, mean[:, None][:, :0], seeds)
+
+    def shift(self, state: PlanState, executed: int) -> PlanState:
+        """The state after `executed` environment steps of its plan: a warm start."""
+        mean, best, kept = (self.space.shift(knots, executed) for knots in (state.mean, state.best, state.kept))
+        return replace(state, mean=mean, best=best, kept=kept)
+
+    @torch.no_grad()
+    def plan(
+        self,
+        energy: Energy,
+        state: PlanState,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        previous_action: Tensor | None = None,
+        proposals: Sequence[Proposal] = (),
+    ) -> Plan:
+        """Minimise `energy`, starting from `state`.
+
+        Args:
+            energy: actions (B, N, T, A) to (B, N). NaN and infinities, of either sign, never win.
+            state: from `init`, or from the last plan by `shift`.
+            deadline: seconds from now. The clock is read between iterations; another one starts only if the longest
+                so far would still fit. The first always runs.
+            clock: seconds, from any origin.
+            previous_action: the action (B, A) executed last, from which the slew rate counts.
+            proposals: where some of the first candidates come from. The previous plan always is one.
+
+        Raises:
+            ValueError: if energies or proposed actions have the wrong shape.
+        """
+        start = last = clock()
+        longest, evaluations, timing = 0.0, 0, Status.OK
+        noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples))
+        noise[:, :, 0] = 0  # candidate 0 is the mean itself
+        guesses = self._guesses(state, proposals)
+        best, best_energy = state.best, torch.full_like(state.best[:, 0, 0], torch.inf)
+        state = replace(state, std=torch.full_like(state.mean, self.sigma), count=state.count + 1)
+
+        iteration = 0
+        for iteration in range(self.iterations):
+            if iteration and deadline is not None:
+                now = self._read(clock)
+                longest, last = max(longest, now - last), now
+                if now + longest - start > deadline:
+                    timing, iteration = Status.DEADLINE, iteration - 1
+                    break
+            knots = self.propose(state, noise[iteration], iteration)
+            if iteration == 0:
+                knots = torch.cat((knots[:, : max(1, knots.shape[1] - guesses.shape[1])], guesses), dim=1)
+            if iteration >= self.first_gradient:
+                knots = knots.detach().requires_grad_()
+            energies = self._evaluate(energy, knots, previous_action)
+            evaluations += knots.shape[1]
+            state = self.update(state, knots, energies, iteration)
+            best, best_energy = _better(best, best_energy, knots.detach(), energies.detach())
+
+        if self.execute == "mean":
+            mean_energy = self._evaluate(energy, state.mean[:, None], previous_action)[:, 0]
+            evaluations += 1
+            usable = mean_energy.isfinite()
+            best = torch.where(usable[:, None, None], state.mean, best)
+            best_energy = torch.where(usable, mean_energy, best_energy)
+
+        actions = self.space.expand(best, previous_action)
+        count = getattr(energy, "violations", None)
+        violations = count(actions[:, None]) if count is not None else None
+        elapsed = (self._read(clock) if deadline is not None else clock()) - start
+        if deadline is not None and elapsed > deadline:
+            timing = Status.LATE
+        stats = PlanStats(iteration + 1, evaluations, elapsed, None if violations is None else violations[:, 0])
+        return Plan(actions, best_energy, stats, replace(state, best=best, scratch=()), timing)
+
+    def _guesses(self, state: PlanState, proposals: Sequence[Proposal]) -> Tensor:
+        """Candidates (B, G, P, A) that are given: the previous plan, then the proposals'."""
+        guesses = [state.best[:, None]]
+        for propose, fraction in proposals:
+            count = round(fraction * self.samples)
+            actions = propose(state, count)
+            expected = (len(state.seeds), count, self.space.steps, self.space.size)
+            if actions.shape != expected:
+                raise ValueError(f"a proposal must return (B, n, T, A) = {expected}, got {tuple(actions.shape)}")
+            guesses.append(self.space.fit(actions))
+        return torch.cat(guesses, dim=1) if proposals else guesses[0]
+
+    def _evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
+        """Energies (B, N) of knots (B, N, P, A), +inf for whatever is not finite."""
+        with torch.set_grad_enabled(knots.requires_grad):
+            energies = energy(self.space.expand(knots, previous_action))
+            if energies.shape != knots.shape[:2]:
+                raise ValueError(
+                    f"the energy must return (B, N) = {tuple(knots.shape[:2])}, got {tuple(energies.shape)}"
+                )
+            return energies.to(knots.dtype).nan_to_num(torch.inf, torch.inf, torch.inf)
+
+    def _read(self, clock: Callable[[], float]) -> float:
+        """The time when the device has done what it was given."""
+        if self.space.low.is_cuda:
+            torch.cuda.synchronize(self.space.low.device)
+        return clock()
+
+
+def _better(best: Tensor, best_energy: Tensor, knots: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
+    """The best plan (B, P, A) so far and its energy (B,), given new candidates (B, N, P, A)."""
+    lowest, index = energies.min(dim=1)
+    candidate = knots.take_along_dim(index[:, None, None, None], dim=1)[:, 0]
+    return torch.where((lowest < best_energy)[:, None, None], candidate, best), torch.minimum(lowest, best_energy)

@@ -1,0 +1,194 @@
+"""Energies: what a plan should make small, and how they add up.
+
+An energy maps actions (B, N, T, A), in the environment's own units, to (B, N); lower is better. Any callable of that
+shape will do. The classes here also add and scale: `goal + 0.1 * control + 10 * keep_out`.
+
+Shapes: B problems, N candidates, T environment steps, H model steps, A action size, D latent size, E ensemble members.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Energy(Protocol):
+    """What a planner minimises."""
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        """Energies (B, N) of actions (B, N, T, A)."""
+        ...
+
+
+class WorldModel(Protocol):
+    """What `LatentEnergy` asks of a learned model."""
+
+    def encode(self, observation: dict[str, Tensor]) -> Tensor:
+        """Latents (B, D) of observations, each part (B, …)."""
+        ...
+
+    def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Latents (B, N, H, D), or (E, B, N, H, D) of an ensemble, that follow z (B, D) under actions (B, N, T, A)."""
+        ...
+
+
+class Term(ABC):
+    """An energy that adds to others and scales."""
+
+    @abstractmethod
+    def __call__(self, actions: Tensor, /) -> Tensor: ...
+
+    def violations(self, actions: Tensor) -> Tensor | None:
+        """How many of the T steps break a constraint, (B, N); None where there is none to break."""
+        return None
+
+    def __add__(self, other: Energy) -> "Sum":
+        return Sum(*_parts(self), *_parts(other))
+
+    def __radd__(self, other: Energy) -> "Sum":
+        return Sum(*_parts(other), *_parts(self))
+
+    def __mul__(self, weight: float) -> "Sum":
+        return Sum(*((weight * inner, term) for inner, term in _parts(self)))
+
+    __rmul__ = __mul__
+
+
+class Sum(Term):
+    """A weighted sum of energies. A weight of zero switches its term off, a constraint too."""
+
+    def __init__(self, *parts: tuple[float, Term]) -> None:
+        self.parts = tuple((weight, term) for weight, term in parts if weight)
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        total = actions.new_zeros(actions.shape[:2])
+        for weight, term in self.parts:
+            total = torch.add(total, term(actions), alpha=weight)
+        return total
+
+    def violations(self, actions: Tensor) -> Tensor | None:
+        counts = [count for _, term in self.parts if (count := term.violations(actions)) is not None]
+        return torch.stack(counts).sum(0) if counts else None
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionEnergy(Term):
+    """Any function from actions (B, N, T, A) to (B, N) as a term."""
+
+    function: Energy
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        return self.function(actions)
+
+
+def as_energy(energy: Energy) -> Term:
+    """`energy` itself if it adds already, otherwise wrapped so that it does."""
+    return energy if isinstance(energy, Term) else FunctionEnergy(energy)
+
+
+def weighted(terms: Mapping[str, Energy], weights: Mapping[str, float]) -> Sum:
+    """The sum of named terms as a config writes it: `{goal: 1, control: 0.1, keep_out: 10}`.
+
+    Raises:
+        ValueError: for a weight whose name is no term.
+    """
+    for name in weights:
+        if name not in terms:
+            raise ValueError(f"energy weight {name!r}: choose from {', '.join(sorted(terms))}")
+    return Sum(*((float(weight), as_energy(terms[name])) for name, weight in weights.items()))
+
+
+def _parts(energy: Energy) -> tuple[tuple[float, Term], ...]:
+    return energy.parts if isinstance(energy, Sum) else ((1.0, as_energy(energy)),)
+
+
+@dataclass(frozen=True)
+class ControlEnergy(Term):
+    """Effort: the squared action, summed over A and averaged over T, plus `smooth` times its squared changes."""
+
+    smooth: float = 0.0
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        effort = actions.square().sum(-1).mean(-1)
+        if not self.smooth:
+            return effort
+        return effort + self.smooth * actions.diff(dim=-2).square().sum(-1).mean(-1)
+
+
+def _cosine(prediction: Tensor, goal: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(prediction, goal, dim=-1)
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": lambda prediction, goal: (prediction - goal).square().mean(-1),
+    "l1": lambda prediction, goal: (prediction - goal).abs().mean(-1),
+    "cosine": _cosine,
+}
+"""Distances (…) between predictions (…, D) and goals (…, D)."""
+
+REDUCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    # Reaching the goal at any time counts, which is what a receding horizon needs: under the last distance alone it
+    # procrastinates. The final weight asks to stay.
+    "min": lambda distance, final_weight: distance.amin(-1) + final_weight * distance[..., -1],
+    "final": lambda distance, final_weight: distance[..., -1],
+    "path": lambda distance, final_weight: distance.mean(-1) + final_weight * distance[..., -1],
+}
+"""How distances (…, H) along the horizon become one energy (…), given the weight of the last."""
+
+ENSEMBLES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "mean": lambda energies, k: energies.mean(0),
+    "worst": lambda energies, k: energies.amax(0),
+    "mean_std": lambda energies, k: energies.mean(0) + k * energies.std(0, correction=0),
+}
+"""How the energies (E, …) of an ensemble become one (…), given k."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentEnergy(Term):
+    """Distance in latent space between the imagined future and the goal.
+
+    Start and goal come encoded, so that each is encoded once a plan, whatever N and the iterations are.
+
+    Args:
+        model: rolls latents out; see `WorldModel`.
+        z, goal: latents (B, D) of the present observation and of the goal.
+        distance: a name in `DISTANCES`.
+        reduce: a name in `REDUCTIONS`, over the H model steps.
+        final_weight: weight of the last distance under "min" and "path".
+        ensemble: a name in `ENSEMBLES`, over the E members of a model that has them.
+        ensemble_k: standard deviations added under "mean_std".
+        disagreement: weight of the members' variance, averaged over H and D.
+
+    Raises:
+        ValueError: for a name that does not exist.
+    """
+
+    model: WorldModel
+    z: Tensor
+    goal: Tensor
+    distance: str = "mse"
+    reduce: str = "min"
+    final_weight: float = 0.1
+    ensemble: str = "mean"
+    ensemble_k: float = 1.0
+    disagreement: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, choices in (("distance", DISTANCES), ("reduce", REDUCTIONS), ("ensemble", ENSEMBLES)):
+            if (value := getattr(self, key)) not in choices:
+                raise ValueError(f"{key}={value!r}: choose one of {', '.join(choices)}")
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        prediction = self.model.rollout(self.z, actions)
+        distance = DISTANCES[self.distance](prediction, self.goal[:, None, None])
+        energies = REDUCTIONS[self.reduce](distance, self.final_weight)
+        if prediction.dim() == 4:
+            return energies
+        energies = ENSEMBLES[self.ensemble](energies, self.ensemble_k)
+        if self.disagreement:
+            energies = energies + self.disagreement * prediction.var(0, correction=0).mean((-1, -2))
+        return energies

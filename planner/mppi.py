@@ -1,0 +1,65 @@
+"""Model predictive path integral control."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Execute
+from .gaussian import GaussianPlanner
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MPPI(GaussianPlanner):
+    """Average the samples with weights w_n ~ exp(-(E_n - min E) / temperature).
+
+    Williams et al. 2017, Information Theoretic MPC for Model-Based Reinforcement Learning. The temperature is either
+    given, in units of the energy, or found for each problem and iteration so that the effective sample size
+
+        ESS = (sum w)^2 / sum w^2
+
+    is the share `effective` of the samples, which makes the planner indifferent to the energy's scale.
+
+    Args:
+        effective: target ESS as a share of the N samples, in (0, 1).
+        temperature: a fixed temperature instead.
+    """
+
+    effective: float = 0.1
+    temperature: float | None = None
+    execute: Execute = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.effective < 1 or (self.temperature is not None and self.temperature <= 0):
+            raise ValueError(
+                f"effective={self.effective} must lie in (0, 1), temperature={self.temperature} be positive or None"
+            )
+
+    def weights(self, energies: Tensor) -> Tensor:
+        # The largest float where no energy is finite: inf - inf would be NaN.
+        above = energies - energies.amin(1, keepdim=True).clamp(max=torch.finfo(energies.dtype).max)
+        temperature = self.temperature or temperature_for(above, max(1.5, self.effective * energies.shape[1]))
+        weights = torch.exp(-above / temperature)
+        return weights / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def temperature_for(above: Tensor, target: float, sections: int = 32, rounds: int = 2) -> Tensor:
+    """Temperatures (B, 1) at which weights exp(-above / temperature) have the effective sample size `target`.
+
+    `above` (B, N) are energies less their minimum. Let g be the k-th smallest, k the target rounded up. ESS grows with
+    the temperature; well below g only k - 1 samples have weight, and ESS >= sum w, which is k / e^(g / temperature) or
+    more. So the temperature lies between g / 20 and 100 g (to 1 %), and a search on a logarithmic grid, all points at
+    once and refined `rounds` times, finds it in few operations and without looking at a value.
+    """
+    gap = above.kthvalue(min(math.ceil(target), above.shape[1]), dim=1, keepdim=True).values.clamp(1e-30, 1e30)
+    low, width = (gap / 20).log(), math.log(2000)
+    grid = torch.linspace(0, 1, sections, device=above.device, dtype=above.dtype)
+    for _ in range(rounds):
+        temperatures = (low + width * grid).exp()[..., None]  # (B, sections, 1)
+        weights = torch.exp(-above[:, None] / temperatures)
+        size = weights.sum(-1).square() / weights.square().sum(-1)
+        width = width / (sections - 1)
+        low = low + width * ((size < target).sum(1, keepdim=True) - 1).clamp(0, sections - 2)
+    return (low + width / 2).exp()
