@@ -44,6 +44,8 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
         self.model = mujoco.MjModel.from_xml_path(str(files(__package__) / "scenes" / task.scene))
         self.data = mujoco.MjData(self.model)
         self.arm = Arm(self.model, task.workspace)
+        self._tracked = [self.model.body(name).id for name in task.objects]
+        self._tip = self.model.site("tip").id
         self._camera = Camera(self.model, "eye", size) if pixels else None
         self._scene_camera: Camera | None = None
         self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
@@ -110,7 +112,7 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
     def set_goal(self, state: np.ndarray) -> None:
         """Takes a simulator state (F,) as the goal."""
         self._load(self._goal_data, state)
-        self.goal_points = self.task.points(self._goal_data)
+        self.goal_points = self.points(self._goal_data.xpos, self._goal_data.site_xpos)
 
     def goal_state(self) -> np.ndarray:
         return self._save(self._goal_data)
@@ -128,8 +130,13 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
         self._load(self.data, state)
 
     def distance(self) -> float:
-        """Metres from the goal."""
-        return self.task.distance(self.task.points(self.data), self.goal_points)
+        """Metres that the worst tracked point is from the goal."""
+        points = self.points(self.data.xpos, self.data.site_xpos)
+        return float(np.linalg.norm(points - self.goal_points, axis=-1).max())
+
+    def points(self, bodies: np.ndarray, sites: np.ndarray) -> np.ndarray:
+        """The task's tracked points (…, G, 3), of the positions of all bodies (…, ·, 3) and sites (…, ·, 3)."""
+        return bodies[..., self._tracked, :] if self._tracked else sites[..., [self._tip], :]
 
     def render_scene(self, size: int = 480) -> np.ndarray:
         """The view for people, (size, size, 3) uint8."""

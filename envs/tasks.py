@@ -17,9 +17,10 @@ from .arm import Arm, Workspace
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """One manipulation problem on the arm.
+    """One manipulation problem on the arm: bring the tracked points to where they are in the goal.
 
-    `tolerance` is in metres; `budget` is the environment steps an episode may take.
+    Tracked are the `objects` (bodies with a free joint), or the gripper's tip where there are none. `tolerance` is in
+    metres; `budget` is the environment steps an episode may take.
     """
 
     name: str
@@ -29,6 +30,11 @@ class Task(ABC):
     budget: int
     objects: tuple[str, ...] = ()
 
+    @property
+    def tracked(self) -> slice:
+        """The columns of the `state` observation with the first tracked point (3,), metres."""
+        return slice(9, 12) if self.objects else slice(0, 3)
+
     @abstractmethod
     def place_start(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
         """Puts arm and objects where an episode begins."""
@@ -36,14 +42,6 @@ class Task(ABC):
     @abstractmethod
     def place_goal(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
         """Moves a started simulation into a goal configuration that can be reached from where it is."""
-
-    @abstractmethod
-    def points(self, data: mujoco.MjData) -> np.ndarray:
-        """The points (G, 3) in metres that must be where they are in the goal."""
-
-    def distance(self, points: np.ndarray, goal: np.ndarray) -> float:
-        """Largest distance in metres between points (G, 3) and their goals (G, 3)."""
-        return float(np.linalg.norm(points - goal, axis=-1).max())
 
 
 def random_command(workspace: Workspace, rng: np.random.Generator) -> np.ndarray:
@@ -65,15 +63,12 @@ class Reach(Task):
 
     def place_goal(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
         mujoco.mj_kinematics(arm.model, data)
-        start = self.points(data)
+        start = data.site("tip").xpos.copy()
         while True:
             command = random_command(self.workspace, rng)
-            if np.linalg.norm(command[:3] - start[0]) > 4 * self.tolerance:
+            if np.linalg.norm(command[:3] - start) > 4 * self.tolerance:
                 break
         arm.place(data, command)
-
-    def points(self, data: mujoco.MjData) -> np.ndarray:
-        return data.site("tip").xpos[None].copy()
 
 
 CUBE_AREA = np.array([[0.41, -0.14], [0.59, 0.14]])
@@ -114,9 +109,6 @@ class Push(Task):
         place_object(data, "cube", np.array([*cube, self.cube_half]), angle)
         arm.place(data, np.array([*tip, *arm.command(data)[2:]]))
 
-    def points(self, data: mujoco.MjData) -> np.ndarray:
-        return data.body("cube").xpos[None].copy()
-
 
 @dataclass(frozen=True)
 class PickPlace(Task):
@@ -147,9 +139,6 @@ class PickPlace(Task):
         place_object(data, "cube", cube, yaw)
         arm.place(data, np.array([*cube, yaw, self.cube_half]))
         data.ctrl[-1] = 0.0  # the fingers press on the cube that they hold
-
-    def points(self, data: mujoco.MjData) -> np.ndarray:
-        return data.body("cube").xpos[None].copy()
 
 
 TASKS: dict[str, Task] = {

@@ -1,0 +1,106 @@
+"""Closed-loop episodes of every problem of a manifest, in lockstep, so that B problems are planned in one batch.
+
+One simulation serves all problems: each problem is a row of simulator state, loaded, stepped and saved in turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from ..envs import ArmEnv
+from ..envs.arm_env import Observation
+from .goals import GoalManifest
+
+Batch = dict[str, np.ndarray]
+"""Observations of B problems: each part (B, …)."""
+
+
+class Controller(Protocol):
+    """What chooses actions for B problems at once."""
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        """A new run, with the goals' observations; all randomness comes from the seed."""
+        ...
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        """Actions (B, K, A) to execute next, of observations and simulator states (B, F)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What happened. `distance` (B, budget) metres after each step; `states` (B, budget + 1, F), to render later;
+    `act_seconds` one a call, for all problems together."""
+
+    manifest: GoalManifest
+    distance: np.ndarray
+    states: np.ndarray
+    actions: np.ndarray
+    act_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def success(self) -> np.ndarray:
+        """(B,) the goal holds at each of the last steps."""
+        return (self.distance[:, -self.manifest.hold :] < self.manifest.tolerance).all(1)
+
+    @property
+    def reached(self) -> np.ndarray:
+        """(B,) the goal held at some step."""
+        return (self.distance < self.manifest.tolerance).any(1)
+
+
+def stack(observations: list[Observation]) -> Batch:
+    return {part: np.stack([observation[part] for observation in observations]) for part in observations[0]}
+
+
+def observe_goals(env: ArmEnv, manifest: GoalManifest) -> Batch:
+    goals = []
+    for state in manifest.goal:
+        env.set_goal(state)
+        goals.append(env.goal_observation())
+    return stack(goals)
+
+
+def run_episodes(
+    env: ArmEnv,
+    manifest: GoalManifest,
+    controller: Controller,
+    seed: int,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Episodes:
+    """Runs every problem of a manifest to its budget; `advance(steps)` is told of progress in environment steps."""
+    problems, budget = len(manifest), manifest.budget
+    states = np.empty((problems, budget + 1, manifest.start.shape[1]))
+    states[:, 0] = manifest.start
+    distance = np.empty((problems, budget))
+    executed = np.empty((problems, budget, *(env.action_space.shape or ())))
+    act_seconds: list[float] = []
+    controller.begin(manifest, observe_goals(env, manifest), seed)
+    step = 0
+    while step < budget:
+        observations = []
+        for state in states[:, step]:
+            env.load_state(state)
+            observations.append(env.observe())
+        begun = time.perf_counter()
+        actions = controller.act(stack(observations), states[:, step])[:, : budget - step]
+        act_seconds.append(time.perf_counter() - begun)
+        if not np.isfinite(actions).all() or np.abs(actions).max() > 1.0:
+            raise ValueError("a controller gave an action outside [-1, 1]")
+        count = actions.shape[1]
+        for problem in range(problems):
+            env.load_state(states[problem, step])
+            env.set_goal(manifest.goal[problem])
+            for k in range(count):
+                env.advance(actions[problem, k])
+                distance[problem, step + k] = env.distance()
+                states[problem, step + k + 1] = env.save_state()
+        executed[:, step : step + count] = actions
+        step += count
+        advance(count * problems)
+    return Episodes(manifest, distance, states, executed, act_seconds)

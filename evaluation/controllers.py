@@ -1,0 +1,129 @@
+"""Who can be put on a manifest: planners on a learned model or on the simulator, the scripted expert, and the floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..envs import ArmEnv, Policy, make_policy
+from ..models.world_model import WorldModel
+from ..planner import ActionSpace, Agent, LatentEnergy, Planner
+from ..planner.simulator import SimulatorEnergy
+from .closed_loop import Batch
+from .goals import GoalManifest
+
+
+class Zero:
+    """The arm stands still."""
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        del goals, seed
+        self._problems = len(manifest)
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        del observations, states
+        return np.zeros((self._problems, 1, 5))
+
+
+class Random:
+    """Uniform actions, each held for a chunk like a planner's."""
+
+    def __init__(self, chunk: int) -> None:
+        self.chunk = chunk
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        del goals
+        self._problems = len(manifest)
+        self._rng = np.random.default_rng(seed)
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        del observations, states
+        return self._rng.uniform(-1.0, 1.0, (self._problems, 1, 5)).repeat(self.chunk, axis=1)
+
+
+class Expert:
+    """The task's scripted expert, which sees the simulator."""
+
+    def __init__(self, env: ArmEnv) -> None:
+        self.env = env
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        del goals
+        self._goals = manifest.goal
+        children = np.random.SeedSequence(seed).spawn(len(manifest))
+        self._policies: list[Policy] = [make_policy("expert", self.env, np.random.default_rng(s)) for s in children]
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        del observations
+        actions = []
+        for state, goal, policy in zip(states, self._goals, self._policies, strict=True):
+            self.env.load_state(state)
+            self.env.set_goal(goal)
+            actions.append(np.clip(policy.act(), -1.0, 1.0))
+        return np.stack(actions)[:, None]
+
+
+class Imagination:
+    """A planner on a learned world model: encode, imagine, compare with the goal's embedding."""
+
+    def __init__(self, model: WorldModel, planner: Planner, energy: Mapping[str, Any], device: str = "cpu") -> None:
+        self.model = model
+        self.planner = planner.to(device)
+        self.energy = energy
+        self.device = device
+        self.energies: list[np.ndarray] = []
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        with torch.no_grad():
+            self._goal = self.model.encode(self._tensors(goals))
+        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * len(manifest))
+        self.energies = []
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        del states
+        actions = self.agent.act(self._tensors(observations)).cpu().numpy()
+        assert self.agent.last_plan is not None
+        self.energies.append(self.agent.last_plan.energy.cpu().numpy())
+        return actions
+
+    def _make_energy(self, observation: dict[str, torch.Tensor]) -> LatentEnergy:
+        return LatentEnergy(self.model, self.model.encode(observation), self._goal, **self.energy)
+
+    def _tensors(self, batch: Batch) -> dict[str, torch.Tensor]:
+        seen = self.model.architecture.observations
+        return {part: torch.from_numpy(batch[part]).to(self.device) for part in seen}
+
+
+class Oracle:
+    """A planner on the true simulator: the ceiling that a perfect model would reach."""
+
+    def __init__(self, env: ArmEnv, planner: Planner, energy: Mapping[str, Any]) -> None:
+        self.env = env
+        self.planner = planner
+        self.energy = energy
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        del goals
+        self._goals = manifest.goal
+        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * len(manifest))
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        del observations
+        self._states = states
+        return self.agent.act({}).numpy()
+
+    def _make_energy(self, observation: Mapping[str, torch.Tensor]) -> SimulatorEnergy:
+        del observation
+        return SimulatorEnergy(self.env, self._states, self._goals, **self.energy)
+
+
+def action_space(low: Any, high: Any, horizon: int, chunk: int, **settings: Any) -> ActionSpace:
+    """The space of plans of `horizon` model steps of `chunk` environment steps, for bounds (A,)."""
+    bounds = (torch.as_tensor(np.asarray(bound), dtype=torch.float32) for bound in (low, high))
+    return ActionSpace(**dict(zip(("low", "high"), bounds, strict=True)), steps=horizon * chunk, chunk=chunk, **settings)
+
+
+FLOORS: dict[str, Callable[[int], Any]] = {"random": Random, "zero": lambda chunk: Zero()}

@@ -1,0 +1,119 @@
+"""Goal manifests: fixed, hashed sets of starts and goals that every planner in a table is measured on.
+
+No start is solved, and no goal solves itself while the arm stands still: both would count as success for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ..envs import ArmEnv
+from ..files import replacing
+
+SCHEMA = 1
+HOLD = 5
+STREAM = 0x60A15
+"""Sets goal seeds apart from every seed a recording can use: evaluations never meet a training episode."""
+
+
+class GoalError(ValueError):
+    """A goal manifest is missing, damaged, or made for another environment."""
+
+
+@dataclass(frozen=True, eq=False)
+class GoalManifest:
+    """G problems of one environment.
+
+    `start` and `goal` are whole simulator states (G, F) float64. An episode takes `budget` environment steps and
+    succeeds if the tracked points are within `tolerance` metres of the goal's at each of the last `hold` steps.
+    """
+
+    env: str
+    seed: int
+    budget: int
+    tolerance: float
+    start: np.ndarray
+    goal: np.ndarray
+    hold: int = HOLD
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        return {"schema": SCHEMA} | {k: v for k, v in asdict(self).items() if k not in ("start", "goal")}
+
+    @property
+    def sha256(self) -> str:
+        """Over the rules and every bit of every start and goal."""
+        digest = hashlib.sha256(json.dumps(self.header, sort_keys=True).encode())
+        for states in (self.start, self.goal):
+            digest.update(np.ascontiguousarray(states).tobytes())
+        return digest.hexdigest()
+
+    def first(self, count: int) -> GoalManifest:
+        """The first problems alone; another manifest, with another hash."""
+        return GoalManifest(
+            self.env, self.seed, self.budget, self.tolerance, self.start[:count], self.goal[:count], self.hold,
+            self.versions,
+        )
+
+    def save(self, path: Path) -> None:
+        header = {"goals": json.dumps(self.header | {"sha256": self.sha256})}
+        with replacing(path) as temporary:
+            safetensors.numpy.save_file({"start": self.start, "goal": self.goal}, temporary, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path) -> GoalManifest:
+        """Reads a manifest and checks its hash.
+
+        Raises:
+            GoalError: naming the file and what is wrong.
+        """
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                header = json.loads((file.metadata() or {})["goals"])
+                states = {name: file.get_tensor(name) for name in ("start", "goal")}
+            schema, sha256 = header.pop("schema"), header.pop("sha256")
+            manifest = cls(**header, **states)
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise GoalError(f"goals={path}: not a goal manifest ({error})") from None
+        if schema != SCHEMA or manifest.sha256 != sha256:
+            raise GoalError(f"goals={path}: its content does not match its hash; make it anew")
+        return manifest
+
+
+def make_goals(env: ArmEnv, count: int, seed: int) -> GoalManifest:
+    """Draws `count` problems that are unsolved, and stay unsolved if nothing is done; a pure function of its arguments."""
+    import mujoco
+
+    budget, starts, goals = env.task.budget, [], []
+    draw = 0
+    while len(starts) < count:
+        env.reset(seed=int(np.random.SeedSequence([STREAM, seed, draw]).generate_state(1)[0]))
+        draw += 1
+        start = env.save_state()
+        if not _solved_by_waiting(env, budget):
+            starts.append(start)
+            goals.append(env.goal_state())
+    return GoalManifest(
+        env.name, seed, budget, env.task.tolerance, np.stack(starts), np.stack(goals),
+        versions={"mujoco": mujoco.__version__},
+    )
+
+
+def _solved_by_waiting(env: ArmEnv, budget: int) -> bool:
+    for _ in range(budget + 1):
+        if env.distance() < env.task.tolerance:
+            return True
+        env.advance(np.zeros(env.action_space.shape or ()))
+    return False

@@ -1,0 +1,114 @@
+"""Checkpoints: a folder with `model.safetensors` and `config.json`. Loading one runs no code but ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..files import replacing, write_json
+from ..version import __version__
+from .encoders import ENCODERS
+from .predictor import PREDICTORS
+from .world_model import Architecture, WorldModel
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or made for something else; the message says which."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained world model and what it was trained for.
+
+    `env` and `env_config` name the environment, `obs` the kind of observation (`pixels`, `state`), `action_low` and
+    `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth knowing (data, steps, versions).
+    """
+
+    model: WorldModel
+    env: str
+    env_config: dict[str, Any]
+    obs: str
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, temporary)
+        config = {
+            "format": FORMAT,
+            "forearm": __version__,
+            "architecture": asdict(self.model.architecture),
+            "env": self.env,
+            "env_config": self.env_config,
+            "obs": self.obs,
+            "action_low": self.action_low,
+            "action_high": self.action_high,
+            "about": dict(self.about),
+        }
+        write_json(folder / CONFIG, config)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
+        """Reads a checkpoint folder.
+
+        Raises:
+            CheckpointError: naming the file and what is wrong with it.
+        """
+        if not (folder / CONFIG).is_file():
+            raise CheckpointError(f"checkpoint={folder}: no {CONFIG} there; give the folder that `forearm train` wrote")
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            if config["format"] != FORMAT:
+                raise CheckpointError(f"{folder / CONFIG}: format={config['format']!r}; this version reads {FORMAT}")
+            model = WorldModel(_architecture(config["architecture"]))
+            checkpoint = cls(
+                model,
+                config["env"],
+                config["env_config"],
+                config["obs"],
+                tuple(config["action_low"]),
+                tuple(config["action_high"]),
+                config["about"],
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{folder / CONFIG}: not a checkpoint's configuration ({error!r})") from None
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS))
+        except (safetensors.SafetensorError, FileNotFoundError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"{folder / WEIGHTS}: cannot be loaded ({reason})") from None
+        model.to(device).eval().requires_grad_(False)
+        return checkpoint
+
+    def require(self, env: str, obs: str, chunk: int | None = None) -> None:
+        """Makes sure that this is the checkpoint for an environment, an observation and (unless None) a chunk size.
+
+        Raises:
+            CheckpointError: naming the key, what was asked for and what the checkpoint holds.
+        """
+        wanted = {"env": env, "obs": obs, "model.chunk": chunk}
+        held = {"env": self.env, "obs": self.obs, "model.chunk": self.model.chunk}
+        for key, value in wanted.items():
+            if value is not None and value != held[key]:
+                raise CheckpointError(f"{key}={value}: the checkpoint was trained for {key}={held[key]}")
+
+
+def _architecture(config: Mapping[str, Any]) -> Architecture:
+    architecture = Architecture(**config)
+    for kind, registry in ((architecture.predictor, PREDICTORS), *((k, ENCODERS) for k in architecture.encoders.values())):
+        if kind not in registry:
+            raise CheckpointError(f"architecture names {kind!r}; this version knows: {', '.join(registry)}")
+    return architecture

@@ -1,0 +1,68 @@
+"""Encoders: one part of an observation to features. B is any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Shape = Sequence[int]
+
+
+class PixelEncoder(nn.Module):
+    """Small convolutional network: (B, S, S, 3) uint8 to features (B, F). S must be divisible by 16."""
+
+    def __init__(self, shape: Shape, features: int, width: int = 32) -> None:
+        super().__init__()
+        height, breadth, channels = shape
+        if height % 16 or breadth % 16:
+            raise ValueError(f"pixels of {height} x {breadth} do not fit the encoder; sides must be divisible by 16")
+        widths = (width, 2 * width, 4 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for out in widths:
+            # No normalisation between layers: on a CPU it would take half of the training time.
+            convolution = nn.Conv2d(channels, out, 4, stride=2, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+            layers += [convolution, nn.ReLU(inplace=True)]
+            channels = out
+        self.convolutions = nn.Sequential(*layers)
+        self.head = nn.Linear(channels * (height // 16) * (breadth // 16), features)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = pixels.permute(0, 3, 1, 2).to(self.head.weight.dtype).div(127.5).sub(1.0)
+        return self.head(self.convolutions(x.contiguous(memory_format=torch.channels_last)).flatten(1))
+
+
+class VectorEncoder(nn.Module):
+    """Normalises a vector (B, V) by the recorded data's mean and deviation and embeds it: features (B, F).
+
+    A skip connection keeps the vector itself within reach, which low-dimensional states need (docs/results.md).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Shape, features: int, width: int = 256) -> None:
+        super().__init__()
+        (size,) = shape
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+        self.network = nn.Sequential(
+            nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, features)
+        )
+        self.skip = nn.Linear(size, features, bias=False)
+
+    def fit(self, values: Tensor, floor: float = 1e-2) -> None:
+        """Takes mean and deviation from values (B, V). The floor keeps a part that never moves from blowing up."""
+        self.mean.copy_(values.mean(0))
+        self.std.copy_(values.std(0).clamp_min(floor))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        x = ((vector - self.mean) / self.std).to(self.skip.weight.dtype)
+        return self.network(x) + self.skip(x)
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"cnn": PixelEncoder, "mlp": VectorEncoder}
+"""By the name under which a checkpoint's config.json knows them."""
