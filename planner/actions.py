@@ -32,8 +32,8 @@ class ActionSpace:
         noise_beta: colour of the noise along the knots, whose power falls as frequency^-beta; 0 is white.
 
     Raises:
-        ValueError: for bounds that are not finite or not ordered, a chunk that does not divide T, P outside 1 … T,
-            or a spline that does not exist.
+        ValueError: for bounds that are not finite or not ordered, a chunk that does not divide T, P outside 1 … T or,
+            held, not a divisor of T, or a spline that does not exist.
     """
 
     low: Tensor
@@ -60,6 +60,8 @@ class ActionSpace:
             object.__setattr__(self, "knots", self.steps // self.chunk)
         if not 1 <= self.knots <= self.steps:
             raise ValueError(f"knots={self.knots} must lie in 1 … steps={self.steps}")
+        if self.spline == "zero" and self.steps % self.knots:
+            raise ValueError(f"knots={self.knots} must divide steps={self.steps}, to be held for equal times")
 
     @property
     def size(self) -> int:
@@ -126,7 +128,7 @@ class ActionSpace:
 
     def _interpolate(self, knots: Tensor) -> Tensor:
         if self.spline == "zero":
-            return knots if self.knots == self.steps else knots.index_select(-2, self._held)
+            return knots.repeat_interleave(self.steps // self.knots, dim=-2, output_size=self.steps)
         return _along_time(self._weights, knots)
 
     @cached_property
@@ -136,10 +138,6 @@ class ActionSpace:
     @cached_property
     def _half(self) -> Tensor:
         return (self.high - self.low) / 2
-
-    @cached_property
-    def _held(self) -> Tensor:
-        return _held_knot(self.steps, self.knots).to(self.low.device)
 
     @cached_property
     def _weights(self) -> Tensor:
@@ -155,10 +153,6 @@ def _along_time(matrix: Tensor, series: Tensor) -> Tensor:
     return (series.transpose(-1, -2) @ matrix.T).transpose(-1, -2)
 
 
-def _held_knot(steps: int, knots: int) -> Tensor:
-    return torch.arange(steps) * knots // steps
-
-
 @cache
 def _spline_matrix(spline: Spline, steps: int, knots: int) -> Tensor:
     """W (T, P) in float64: the action at each step as a combination of the knots.
@@ -168,7 +162,7 @@ def _spline_matrix(spline: Spline, steps: int, knots: int) -> Tensor:
     """
     eye = torch.eye(knots, dtype=torch.float64)
     if spline == "zero" or knots == 1:
-        return eye[_held_knot(steps, knots)]
+        return eye.repeat_interleave(steps // knots, dim=0)
     time = torch.linspace(0, knots - 1, steps, dtype=torch.float64)
     left = time.floor().clamp(max=knots - 2).long()
     s = (time - left)[:, None]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .actions import ActionSpace
-from .energy import Energy
+from .energy import Energy, checked
 
 Execute = Literal["best", "mean"]
 
@@ -185,6 +185,9 @@ class Planner(ABC):
     ) -> Plan:
         """Minimise `energy`, starting from `state`.
 
+        Runs without autograd, except where an algorithm differentiates the energy; not in inference mode, whose tensors
+        would be of no use to a caller who trains.
+
         Args:
             energy: actions (B, N, T, A) to (B, N). NaN and infinities, of either sign, never win.
             state: from `init`, or from the last plan by `shift`.
@@ -199,6 +202,7 @@ class Planner(ABC):
         """
         start = last = clock()
         longest, evaluations, timing = 0.0, 0, Status.OK
+        ahead = 2 if self.execute == "mean" else 1  # what must still fit: an iteration, and the mean's evaluation
         noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples))
         noise[:, :, 0] = 0  # candidate 0 is the mean itself
         guesses = self._guesses(state, proposals)
@@ -210,7 +214,7 @@ class Planner(ABC):
             if iteration and deadline is not None:
                 now = self._read(clock)
                 longest, last = max(longest, now - last), now
-                if now + longest - start > deadline:
+                if now + ahead * longest - start > deadline:
                     timing, iteration = Status.DEADLINE, iteration - 1
                     break
             knots = self.propose(state, noise[iteration], iteration)
@@ -254,11 +258,8 @@ class Planner(ABC):
     def _evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
         """Energies (B, N) of knots (B, N, P, A), +inf for whatever is not finite."""
         with torch.set_grad_enabled(knots.requires_grad):
-            energies = energy(self.space.expand(knots, previous_action))
-            if energies.shape != knots.shape[:2]:
-                raise ValueError(
-                    f"the energy must return (B, N) = {tuple(knots.shape[:2])}, got {tuple(energies.shape)}"
-                )
+            actions = self.space.expand(knots, previous_action)
+            energies = checked(energy(actions), actions)
             return energies.to(knots.dtype).nan_to_num(torch.inf, torch.inf, torch.inf)
 
     def _read(self, clock: Callable[[], float]) -> float:

@@ -9,6 +9,7 @@ Shapes: B problems, N candidates, T environment steps, H model steps, A action s
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -67,7 +68,7 @@ class Sum(Term):
     def __call__(self, actions: Tensor, /) -> Tensor:
         total = actions.new_zeros(actions.shape[:2])
         for weight, term in self.parts:
-            total = torch.add(total, term(actions), alpha=weight)
+            total = torch.add(total, checked(term(actions), actions), alpha=weight)
         return total
 
     def violations(self, actions: Tensor) -> Tensor | None:
@@ -102,6 +103,17 @@ def weighted(terms: Mapping[str, Energy], weights: Mapping[str, float]) -> Sum:
     return Sum(*((float(weight), as_energy(terms[name])) for name, weight in weights.items()))
 
 
+def checked(energies: Tensor, actions: Tensor) -> Tensor:
+    """`energies`, if they have the shape that energies of these actions have.
+
+    Raises:
+        ValueError: if not; broadcasting would hide the mistake.
+    """
+    if energies.shape != actions.shape[:2]:
+        raise ValueError(f"the energy must return (B, N) = {tuple(actions.shape[:2])}, got {tuple(energies.shape)}")
+    return energies
+
+
 def _parts(energy: Energy) -> tuple[tuple[float, Term], ...]:
     return energy.parts if isinstance(energy, Sum) else ((1.0, as_energy(energy)),)
 
@@ -119,16 +131,19 @@ class ControlEnergy(Term):
         return effort + self.smooth * actions.diff(dim=-2).square().sum(-1).mean(-1)
 
 
-def _cosine(prediction: Tensor, goal: Tensor) -> Tensor:
-    return 1 - F.cosine_similarity(prediction, goal, dim=-1)
+def _mean_power(prediction: Tensor, goal: Tensor, p: float) -> Tensor:
+    # cdist makes no temporary of the predictions' size, which would cost more than the arithmetic.
+    pairs = prediction.flatten(-3, -2).to(goal.dtype), goal[:, None]
+    norm = torch.cdist(*pairs, p=p, compute_mode="donot_use_mm_for_euclid_dist").view(prediction.shape[:-1])
+    return norm.pow(p) / goal.shape[-1]
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": lambda prediction, goal: (prediction - goal).square().mean(-1),
-    "l1": lambda prediction, goal: (prediction - goal).abs().mean(-1),
-    "cosine": _cosine,
+    "mse": partial(_mean_power, p=2.0),
+    "l1": partial(_mean_power, p=1.0),
+    "cosine": lambda prediction, goal: 1 - F.cosine_similarity(prediction, goal[:, None, None], dim=-1),
 }
-"""Distances (…) between predictions (…, D) and goals (…, D)."""
+"""Distances (…, B, N, H) between predictions (…, B, N, H, D) and goals (B, D)."""
 
 REDUCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     # Reaching the goal at any time counts, which is what a receding horizon needs: under the last distance alone it
@@ -184,7 +199,7 @@ class LatentEnergy(Term):
 
     def __call__(self, actions: Tensor, /) -> Tensor:
         prediction = self.model.rollout(self.z, actions)
-        distance = DISTANCES[self.distance](prediction, self.goal[:, None, None])
+        distance = DISTANCES[self.distance](prediction, self.goal)
         energies = REDUCTIONS[self.reduce](distance, self.final_weight)
         if prediction.dim() == 4:
             return energies

@@ -45,21 +45,18 @@ class MPPI(GaussianPlanner):
         return weights / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def temperature_for(above: Tensor, target: float, sections: int = 32, rounds: int = 2) -> Tensor:
+def temperature_for(above: Tensor, target: float, sections: int = 64) -> Tensor:
     """Temperatures (B, 1) at which weights exp(-above / temperature) have the effective sample size `target`.
 
     `above` (B, N) are energies less their minimum. Let g be the k-th smallest, k the target rounded up. ESS grows with
     the temperature; well below g only k - 1 samples have weight, and ESS >= sum w, which is k / e^(g / temperature) or
-    more. So the temperature lies between g / 20 and 100 g (to 1 %), and a search on a logarithmic grid, all points at
-    once and refined `rounds` times, finds it in few operations and without looking at a value.
+    more. So the temperature lies between g / 20 and 100 g (to 1 %). log ESS is computed there on a logarithmic grid,
+    all points at once, and inverted as a piecewise linear function: few operations, and no look at a value.
     """
     gap = above.kthvalue(min(math.ceil(target), above.shape[1]), dim=1, keepdim=True).values.clamp(1e-30, 1e30)
-    low, width = (gap / 20).log(), math.log(2000)
-    grid = torch.linspace(0, 1, sections, device=above.device, dtype=above.dtype)
-    for _ in range(rounds):
-        temperatures = (low + width * grid).exp()[..., None]  # (B, sections, 1)
-        weights = torch.exp(-above[:, None] / temperatures)
-        size = weights.sum(-1).square() / weights.square().sum(-1)
-        width = width / (sections - 1)
-        low = low + width * ((size < target).sum(1, keepdim=True) - 1).clamp(0, sections - 2)
-    return (low + width / 2).exp()
+    grid = torch.linspace(math.log(1 / 20), math.log(100), sections, device=above.device, dtype=above.dtype)
+    weights = torch.exp(-above[:, None] / (gap * grid.exp())[..., None])  # (B, sections, N)
+    # Both sums are at least 1, the best sample's weight, unless no energy is finite.
+    size = 2 * weights.sum(-1).clamp(min=1).log() - weights.square().sum(-1).clamp(min=1).log()
+    crossed = ((math.log(target) - size[:, :-1]) / size.diff(dim=1).clamp(min=1e-6)).clamp(0, 1).sum(1, keepdim=True)
+    return gap * torch.exp(grid[0] + crossed * (grid[1] - grid[0]))
