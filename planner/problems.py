@@ -33,10 +33,10 @@ def double_integrator(steps: int = 20, dt: float = 0.1) -> Problem:
 
 
 def stiff_double_integrator(steps: int = 20, dt: float = 0.1) -> Problem:
-    """LQR: two points at once, one thirty times as sensitive to its action as the other. Two actions."""
+    """LQR: two points, one ten times as sensitive to its action as the other; the condition number is 4e3. Two actions."""
     a = torch.block_diag(*[torch.tensor([[1.0, dt], [0.0, 1.0]])] * 2)
     b = torch.zeros(4, 2)
-    b[1, 0], b[3, 1] = dt, 30 * dt
+    b[1, 0], b[3, 1] = dt, 10 * dt
     q = torch.diag(torch.tensor([1.0, 0.1, 1.0, 0.1]))
     r, final = torch.diag(torch.tensor([0.1, 0.1])), torch.diag(torch.tensor([10.0, 1.0, 10.0, 1.0]))
     return _linear_quadratic(
