@@ -32,8 +32,8 @@ class ActionSpace:
         noise_beta: colour of the noise along the knots, whose power falls as frequency^-beta; 0 is white.
 
     Raises:
-        ValueError: for bounds that are not finite or not ordered, a chunk that does not divide T, P outside 1 … T or,
-            held, not a divisor of T, or a spline that does not exist.
+        ValueError: for bounds that are not floats, finite and ordered, a chunk that does not divide T, P outside 1 … T
+            or, held, no divisor of T, or a spline that does not exist.
     """
 
     low: Tensor
@@ -48,6 +48,8 @@ class ActionSpace:
     def __post_init__(self) -> None:
         if self.low.shape != self.high.shape or self.low.dim() != 1:
             raise ValueError(f"low and high must both be (A,), got {tuple(self.low.shape)}, {tuple(self.high.shape)}")
+        if not (self.low.is_floating_point() and self.low.dtype == self.high.dtype):
+            raise ValueError(f"low and high must be of one floating dtype, got {self.low.dtype}, {self.high.dtype}")
         if not bool(((self.low <= self.high) & self.low.isfinite() & self.high.isfinite()).all()):
             raise ValueError(f"bounds must be finite and low <= high, got low={self.low}, high={self.high}")
         if self.slew is not None and (self.slew.shape != self.low.shape or not bool((self.slew > 0).all())):
@@ -78,7 +80,8 @@ class ActionSpace:
 
         `previous` (B, A) is the action executed last, from which the slew rate counts.
         """
-        return self.limit(torch.addcmul(self._centre, self._half, self._interpolate(knots)), previous)
+        # Weights of a spline sum to one, so that mapping the few knots is as good as mapping the many actions.
+        return self.limit(self._interpolate(torch.addcmul(self._centre, self._half, knots)), previous)
 
     def limit(self, actions: Tensor, previous: Tensor | None = None) -> Tensor:
         """Actions (B, …, T, A) clamped to the bounds and, step after step, to the slew rate."""

@@ -29,8 +29,8 @@ class Agent:
     Attributes:
         state: the `PlanState` of the next plan.
         last_plan: the last plan, with its status and statistics.
-        misses: plans that came late, over all problems' common plans, since the last reset.
-        plan_seconds: duration of each `act` since the last reset, encoding included.
+        misses: plans that came late since the last reset; all problems share one plan.
+        plan_seconds: duration of each `act` since the last reset, encoding included, until the device is done.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Agent:
         start = self.clock()
         energy = self.make_energy(observation)
         proposals = self.make_proposals(observation) if self.make_proposals else ()
-        spent = self.clock() - start
+        deadline = None if self.deadline is None else self.deadline - (self.clock() - start)
         plan = self.planner.plan(
             energy,
             self.state,
-            deadline=None if self.deadline is None else self.deadline - spent,
+            deadline=deadline,
             clock=self.clock,
             previous_action=self._previous,
             proposals=proposals,
         )
-        self.plan_seconds.append(spent + plan.stats.elapsed)
+        self.plan_seconds.append(self.planner.finished(self.clock) - start)
         self.last_plan = plan
         late = plan.timing is Status.LATE
         self.misses += late

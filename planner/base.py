@@ -71,7 +71,8 @@ class PlanState:
 class Proposal(NamedTuple):
     """Where a share of the first iteration's candidates comes from: a learned prior, a library of past plans, …
 
-    `candidates(state, n)` returns actions (B, n, T, A) in the environment's units; n = round(fraction * N).
+    `candidates(state, n)` returns actions (B, n, T, A) in the environment's units; n = round(fraction * N). They take
+    the place of samples, never that of the mean and the previous plan.
     """
 
     candidates: Callable[[PlanState, int], Tensor]
@@ -201,21 +202,20 @@ class Planner(ABC):
             ValueError: if energies or proposed actions have the wrong shape.
         """
         start = last = clock()
-        longest, evaluations, timing = 0.0, 0, Status.OK
+        longest, timing = 0.0, Status.OK
         ahead = 2 if self.execute == "mean" else 1  # what must still fit: an iteration, and the mean's evaluation
         noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples))
         noise[:, :, 0] = 0  # candidate 0 is the mean itself
         guesses = self._guesses(state, proposals)
-        best, best_energy = state.best, torch.full_like(state.best[:, 0, 0], torch.inf)
+        seen: list[tuple[Tensor, Tensor]] = []
         state = replace(state, std=torch.full_like(state.mean, self.sigma), count=state.count + 1)
 
-        iteration = 0
         for iteration in range(self.iterations):
             if iteration and deadline is not None:
-                now = self._read(clock)
+                now = self.finished(clock)
                 longest, last = max(longest, now - last), now
                 if now + ahead * longest - start > deadline:
-                    timing, iteration = Status.DEADLINE, iteration - 1
+                    timing = Status.DEADLINE
                     break
             knots = self.propose(state, noise[iteration], iteration)
             if iteration == 0:
@@ -223,13 +223,12 @@ class Planner(ABC):
             if iteration >= self.first_gradient:
                 knots = knots.detach().requires_grad_()
             energies = self._evaluate(energy, knots, previous_action)
-            evaluations += knots.shape[1]
             state = self.update(state, knots, energies, iteration)
-            best, best_energy = _better(best, best_energy, knots.detach(), energies.detach())
+            seen.append((knots.detach(), energies.detach()))
 
+        best, best_energy = _best(seen, state.best)
         if self.execute == "mean":
             mean_energy = self._evaluate(energy, state.mean[:, None], previous_action)[:, 0]
-            evaluations += 1
             usable = mean_energy.isfinite()
             best = torch.where(usable[:, None, None], state.mean, best)
             best_energy = torch.where(usable, mean_energy, best_energy)
@@ -237,11 +236,18 @@ class Planner(ABC):
         actions = self.space.expand(best, previous_action)
         count = getattr(energy, "violations", None)
         violations = count(actions[:, None]) if count is not None else None
-        elapsed = (self._read(clock) if deadline is not None else clock()) - start
+        elapsed = (self.finished(clock) if deadline is not None else clock()) - start
         if deadline is not None and elapsed > deadline:
             timing = Status.LATE
-        stats = PlanStats(iteration + 1, evaluations, elapsed, None if violations is None else violations[:, 0])
+        evaluations = sum(energies.shape[1] for _, energies in seen) + (self.execute == "mean")
+        stats = PlanStats(len(seen), evaluations, elapsed, None if violations is None else violations[:, 0])
         return Plan(actions, best_energy, stats, replace(state, best=best, scratch=()), timing)
+
+    def finished(self, clock: Callable[[], float]) -> float:
+        """The time when the device has done all it was given; waits for that."""
+        if self.space.low.is_cuda:
+            torch.cuda.synchronize(self.space.low.device)
+        return clock()
 
     def _guesses(self, state: PlanState, proposals: Sequence[Proposal]) -> Tensor:
         """Candidates (B, G, P, A) that are given: the previous plan, then the proposals'."""
@@ -262,15 +268,10 @@ class Planner(ABC):
             energies = checked(energy(actions), actions)
             return energies.to(knots.dtype).nan_to_num(torch.inf, torch.inf, torch.inf)
 
-    def _read(self, clock: Callable[[], float]) -> float:
-        """The time when the device has done what it was given."""
-        if self.space.low.is_cuda:
-            torch.cuda.synchronize(self.space.low.device)
-        return clock()
 
-
-def _better(best: Tensor, best_energy: Tensor, knots: Tensor, energies: Tensor) -> tuple[Tensor, Tensor]:
-    """The best plan (B, P, A) so far and its energy (B,), given new candidates (B, N, P, A)."""
+def _best(seen: list[tuple[Tensor, Tensor]], fallback: Tensor) -> tuple[Tensor, Tensor]:
+    """The best plan (B, P, A) of all candidates (B, N, P, A) and its energy (B,); `fallback` where none is finite."""
+    knots, energies = (torch.cat(parts, dim=1) for parts in zip(*seen, strict=True))
     lowest, index = energies.min(dim=1)
-    candidate = knots.take_along_dim(index[:, None, None, None], dim=1)[:, 0]
-    return torch.where((lowest < best_energy)[:, None, None], candidate, best), torch.minimum(lowest, best_energy)
+    best = knots.take_along_dim(index[:, None, None, None], dim=1)[:, 0]
+    return torch.where(lowest.isfinite()[:, None, None], best, fallback), lowest

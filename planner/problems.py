@@ -33,7 +33,7 @@ def double_integrator(steps: int = 20, dt: float = 0.1) -> Problem:
 
 
 def stiff_double_integrator(steps: int = 20, dt: float = 0.1) -> Problem:
-    """LQR: two points, one ten times as sensitive to its action as the other; the condition number is 4e3. Two actions."""
+    """LQR: two points, one ten times as sensitive to its action as the other; condition number 4e3. Two actions."""
     a = torch.block_diag(*[torch.tensor([[1.0, dt], [0.0, 1.0]])] * 2)
     b = torch.zeros(4, 2)
     b[1, 0], b[3, 1] = dt, 10 * dt

@@ -138,6 +138,7 @@ def test_seeds_and_counts_mix_without_collisions() -> None:
     [
         ({"low": torch.tensor([-1.0, -torch.inf])}, "finite"),
         ({"low": torch.tensor([-1.0, 0.5])}, "low <= high"),
+        ({"low": torch.tensor([-1, 0])}, "floating"),
         ({"low": torch.zeros(3)}, r"\(A,\)"),
         ({"chunk": 5}, "chunk=5 must divide steps=12"),
         ({"knots": 13}, "knots=13"),

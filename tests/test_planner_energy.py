@@ -7,6 +7,7 @@ import torch
 from forearm.planner import (
     CEM,
     ActionSpace,
+    Agent,
     ControlEnergy,
     KeepOut,
     LatentEnergy,
@@ -37,6 +38,34 @@ class Walk:
 
 
 Z, GOAL = torch.zeros(2, 3), torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+
+
+class Counting(Walk):
+    """Counts how often it encodes and rolls out."""
+
+    encoded = rolled = 0
+
+    def encode(self, observation: dict[str, Tensor]) -> Tensor:
+        self.encoded += 1
+        return super().encode(observation)
+
+    def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        self.rolled += 1
+        return super().rollout(z, actions)
+
+
+def test_the_agent_encodes_the_observation_once_a_plan_and_rolls_out_once_an_iteration() -> None:
+    model = Counting()
+    goal = model.encode({"position": GOAL})
+    space = ActionSpace(low=-torch.ones(3), high=torch.ones(3), steps=6)
+    agent = Agent(
+        CEM(space=space, samples=50, iterations=7),
+        lambda observation: LatentEnergy(model, model.encode(observation), goal),
+        batch=2,
+    )
+    for _ in range(3):
+        agent.act({"position": Z})
+    assert (model.encoded, model.rolled) == (1 + 3, 3 * 7)
 
 
 def squared_distances() -> Tensor:
@@ -106,6 +135,30 @@ def test_ensembles() -> None:
     torch.testing.assert_close(penalised, single.mean(0) + 4 * spread)
     alike = LatentEnergy(Walk((1.0, 1.0)), Z, GOAL, disagreement=4.0)(ACTIONS)
     torch.testing.assert_close(alike, LatentEnergy(Walk(), Z, GOAL)(ACTIONS))
+
+
+def test_half_precision_rollouts_give_energies_in_the_precision_of_the_goal() -> None:
+    class Half(Walk):
+        def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+            return super().rollout(z, actions).bfloat16()
+
+    energies = LatentEnergy(Half(), Z, GOAL)(ACTIONS)
+    assert energies.dtype == torch.float32
+    torch.testing.assert_close(energies, LatentEnergy(Walk(), Z, GOAL)(ACTIONS), rtol=0.05, atol=0.05)
+
+
+def test_latent_energies_have_gradients_even_at_the_goal() -> None:
+    for distance in ("mse", "l1", "cosine"):
+        actions = torch.ones(2, 1, 6, 3) / 6
+        actions.requires_grad_()
+        energy = LatentEnergy(Walk(), Z, torch.ones(2, 3), distance=distance, reduce="final")(actions)
+        (gradient,) = torch.autograd.grad(energy.sum(), actions)
+        assert gradient.isfinite().all()
+
+
+def test_a_term_of_the_wrong_shape_is_not_broadcast() -> None:
+    with pytest.raises(ValueError, match=r"\(B, N\) = \(2, 5\), got \(5,\)"):
+        (ControlEnergy() + (lambda actions: actions.sum((0, 2, 3))))(ACTIONS)
 
 
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do() -> None:
