@@ -24,6 +24,7 @@ class MPPI(GaussianPlanner):
     Args:
         effective: target ESS as a share of the N samples, in (0, 1).
         temperature: a fixed temperature instead.
+        execute: the mean by default, which is what the theory is about.
     """
 
     effective: float = 0.1

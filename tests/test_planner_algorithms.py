@@ -98,6 +98,15 @@ def test_cem_refits_to_the_elites() -> None:
         torch.testing.assert_close(after.std[b], 0.25 * 0.5 + 0.75 * elites.std(0, correction=0))
 
 
+@pytest.mark.parametrize("name", ["cem", "icem", "mppi", "shooting"])
+def test_a_flat_energy_does_not_narrow_the_search(name: str) -> None:
+    """Where nothing is better than anything else, as before an object is touched, the spread must survive."""
+    planner = make_planner(name, double_integrator().space, samples=200, iterations=8, sigma=0.3)
+    plan = planner.plan(lambda actions: torch.ones(actions.shape[:2]), planner.init(2))
+    assert (plan.state.std > 0.15).all()
+    assert plan.state.mean.abs().max() < 0.25
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("shape", ["normal", "outliers", "ties", "rejected"])
 def test_mppi_hits_its_effective_sample_size(scale: float, shape: str) -> None:

@@ -332,6 +332,20 @@ def test_a_late_plan_is_a_miss_and_the_rest_of_the_last_one_is_executed() -> Non
     assert agent.misses == 0 and not agent.plan_seconds and agent.state.count == 0
 
 
+def test_misses_keep_the_slew_rate() -> None:
+    clock = FakeClock()
+    seconds = iter([0.001, 0.5, 0.5, 0.001, 0.5, 0.001] * 2)
+
+    def make_energy(observation: dict[str, Tensor]) -> Any:
+        clock.now += next(seconds)
+        return servo(observation)
+
+    agent = Agent(small("mppi", SPACE), make_energy, 2, execute_steps=1, deadline=0.02, clock=clock)
+    _, executed = run(agent, torch.tensor([2.0, -2.0]), 12)
+    assert agent.misses == 6 and SPACE.slew is not None
+    assert (torch.cat(executed, dim=1).diff(dim=1).abs() <= SPACE.slew + 1e-6).all()
+
+
 def test_a_custom_algorithm_needs_only_propose_and_update() -> None:
     class Uniform(Planner):
         def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:
