@@ -1,5 +1,6 @@
 """What a recording was asked to be (`recording.json`, written first) and what it is (`manifest.json`, written last)."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -84,6 +85,11 @@ class Manifest:
     def length(self) -> int:
         """Steps an episode; it has one frame more."""
         return self.request.length
+
+    @property
+    def sha256(self) -> str:
+        """Over every episode's content, in order: two sets with the same one are the same."""
+        return hashlib.sha256(" ".join(self.checksums).encode()).hexdigest()
 
     @property
     def frames(self) -> int:

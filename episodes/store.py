@@ -12,8 +12,6 @@ and in its header where it came from, so that a single file explains itself. No 
 """
 
 import json
-import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -24,17 +22,19 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..errors import UserError
+from ..files import TEMPORARY, write_atomic
+
 FORMAT = 1
 DTYPES = {"pixels": "uint8", "proprio": "float32", "state": "float32", "action": "float32", "sim": "float64"}
 OPTIONAL = {"pixels"}
 
 _DTYPE_NAMES = {"U8": "uint8", "F32": "float32", "F64": "float64"}
-_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 # One metadata key: safetensors writes several in random order, and the same episode should be the same bytes.
 _KEY = "forearm"
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Recorded data, or a request for it, is not as it should be. The message names the file or key and what to do."""
 
 
@@ -153,25 +153,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file that, whatever dies in between, is afterwards either whole or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut too
-    finally:
-        os.close(folder)
-
-
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of writers that were killed."""
-    return sorted(path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name))
+    return sorted(path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name))

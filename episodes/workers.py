@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple, TypeVar
 
+from ..errors import UserError
+
 Result = TypeVar("Result")
 Task = Callable[[], AbstractContextManager[Callable[[int], Result]]]
 
@@ -26,7 +28,7 @@ _ONE_THREAD = {
 }
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError, RuntimeError):
     """An item failed, or the process that worked on it died. The message says which item and why."""
 
 

@@ -1,8 +1,8 @@
-"""Who can be put on a manifest: planners on a learned model or on the simulator, the scripted expert, and the floors."""
+"""Who can be put on a manifest: planners on a learned model or on the simulator, the expert, and the floors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,7 @@ class Imagination:
         self.energy = energy
         self.device = device
         self.energies: list[np.ndarray] = []
+        self.evaluations = 0
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
@@ -87,6 +88,7 @@ class Imagination:
         actions = self.agent.act(self._tensors(observations)).cpu().numpy()
         assert self.agent.last_plan is not None
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
+        self.evaluations = self.agent.last_plan.stats.evaluations
         return actions
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> LatentEnergy:
@@ -104,6 +106,7 @@ class Oracle:
         self.env = env
         self.planner = planner
         self.energy = energy
+        self.evaluations = planner.samples * planner.iterations
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals
@@ -122,8 +125,5 @@ class Oracle:
 
 def action_space(low: Any, high: Any, horizon: int, chunk: int, **settings: Any) -> ActionSpace:
     """The space of plans of `horizon` model steps of `chunk` environment steps, for bounds (A,)."""
-    bounds = (torch.as_tensor(np.asarray(bound), dtype=torch.float32) for bound in (low, high))
-    return ActionSpace(**dict(zip(("low", "high"), bounds, strict=True)), steps=horizon * chunk, chunk=chunk, **settings)
-
-
-FLOORS: dict[str, Callable[[int], Any]] = {"random": Random, "zero": lambda chunk: Zero()}
+    bounds = [torch.tensor(bound, dtype=torch.float32) for bound in (low, high)]
+    return ActionSpace(low=bounds[0], high=bounds[1], steps=horizon * chunk, chunk=chunk, **settings)

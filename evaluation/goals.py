@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from ..envs import ArmEnv
+from ..errors import UserError
 from ..files import replacing
 
 SCHEMA = 1
@@ -24,7 +25,7 @@ STREAM = 0x60A15
 """Sets goal seeds apart from every seed a recording can use: evaluations never meet a training episode."""
 
 
-class GoalError(ValueError):
+class GoalError(UserError):
     """A goal manifest is missing, damaged, or made for another environment."""
 
 
@@ -63,7 +64,13 @@ class GoalManifest:
     def first(self, count: int) -> GoalManifest:
         """The first problems alone; another manifest, with another hash."""
         return GoalManifest(
-            self.env, self.seed, self.budget, self.tolerance, self.start[:count], self.goal[:count], self.hold,
+            self.env,
+            self.seed,
+            self.budget,
+            self.tolerance,
+            self.start[:count],
+            self.goal[:count],
+            self.hold,
             self.versions,
         )
 
@@ -93,7 +100,7 @@ class GoalManifest:
 
 
 def make_goals(env: ArmEnv, count: int, seed: int) -> GoalManifest:
-    """Draws `count` problems that are unsolved, and stay unsolved if nothing is done; a pure function of its arguments."""
+    """Draws `count` problems that are unsolved and stay so if nothing is done; a pure function of its arguments."""
     import mujoco
 
     budget, starts, goals = env.task.budget, [], []
@@ -106,7 +113,12 @@ def make_goals(env: ArmEnv, count: int, seed: int) -> GoalManifest:
             starts.append(start)
             goals.append(env.goal_state())
     return GoalManifest(
-        env.name, seed, budget, env.task.tolerance, np.stack(starts), np.stack(goals),
+        env.name,
+        seed,
+        budget,
+        env.task.tolerance,
+        np.stack(starts),
+        np.stack(goals),
         versions={"mujoco": mujoco.__version__},
     )
 

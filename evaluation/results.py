@@ -25,7 +25,8 @@ class Row:
     """One planner on one goal manifest.
 
     `success` and `reached` are fractions of `episodes`: the goal holds at the end of the episode, and it held at any
-    step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan.
+    step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan;
+    `plan_ms_batched` is the milliseconds a plan when all problems are planned in one batch.
     A row pooled over planner seeds has `seed=None` and lists them in `seeds`.
     """
 
@@ -49,6 +50,7 @@ class Row:
     horizon: int | None = None
     final_distance_cm: float | None = None
     drops: int | None = None
+    plan_ms_batched: float | None = None
     note: str | None = None
 
     @classmethod
@@ -70,7 +72,7 @@ class Row:
         """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
-        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, note.
+        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)

@@ -12,6 +12,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..errors import UserError
 from ..files import replacing, write_json
 from ..version import __version__
 from .encoders import ENCODERS
@@ -22,7 +23,7 @@ FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or made for something else; the message says which."""
 
 
@@ -108,7 +109,10 @@ class Checkpoint:
 
 def _architecture(config: Mapping[str, Any]) -> Architecture:
     architecture = Architecture(**config)
-    for kind, registry in ((architecture.predictor, PREDICTORS), *((k, ENCODERS) for k in architecture.encoders.values())):
+    for kind, registry in (
+        (architecture.predictor, PREDICTORS),
+        *((k, ENCODERS) for k in architecture.encoders.values()),
+    ):
         if kind not in registry:
             raise CheckpointError(f"architecture names {kind!r}; this version knows: {', '.join(registry)}")
     return architecture

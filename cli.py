@@ -1,0 +1,219 @@
+"""The command line: `forearm COMMAND key=value …`. One command, one config, one function.
+
+This module imports nothing heavy: `forearm --help` answers at once, and recording's spawned workers import it too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .version import __version__
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+PROG = "forearm"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command's name, its function as `module:function` inside the package, and a line about it."""
+
+    name: str
+    function: str
+    summary: str
+
+    @property
+    def config(self) -> str:
+        return self.name.split()[0]
+
+    def load(self) -> Any:
+        module, function = self.function.split(":")
+        return getattr(import_module(f"{__package__}.commands.{module}"), function)
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("quickstart", "quickstart:run", "record, train, bench and film, from nothing to a moving arm"),
+        Command("record", "record:run", "record episodes of an arm into a folder"),
+        Command("data check", "data:run", "say which file of a recording is damaged, and why"),
+        Command("train", "train:run", "learn a latent world model from recorded episodes"),
+        Command("demo", "demo:run", "run a planner in closed loop on held-out goals and film it"),
+        Command("bench", "bench:run", "measure planners on one manifest of held-out goals"),
+        Command("doctor", "doctor:run", "tell what works on this machine, and how to mend what does not"),
+    )
+}
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS.values()]
+    return "\n".join(
+        [
+            f"usage: {PROG} COMMAND [key=value ...]",
+            "",
+            "Plans robot-arm actions by imagination.",
+            "",
+            *lines,
+            "",
+            f"{PROG} COMMAND --help shows what can be set; {PROG} --version the version.",
+        ]
+    )
+
+
+def command_help(command: Command) -> str:
+    """The command's own YAML, which is its reference, and that of the groups it takes further settings from."""
+    configs = files(f"{__package__}.configs")
+    own = (configs / f"{command.config}.yaml").read_text(encoding="utf-8").splitlines()
+    chosen = dict(line.strip(" -").split(": ") for line in own if line.startswith("  - ") and "_self_" not in line)
+    lines = [f"usage: {PROG} {command.name} [key=value ...]", "", own[0].lstrip("# "), "", *_settings(own)]
+    for group, option in chosen.items():
+        for name in _options(group):
+            text = (configs / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+            if text[0] == "# @package _global_":
+                lines += _settings(text)
+            else:
+                default = " (the default)" if name == option else ""
+                lines += ["", f"  {group}={name}{default}", *_settings(text, f"  {group}.")]
+    return "\n".join(lines)
+
+
+def _settings(yaml: list[str], prefix: str = "") -> list[str]:
+    """Lines `key=value  # what it is` of a YAML's top-level keys."""
+    plain = [line for line in yaml if line and line[0] not in "# " and not line.startswith(("defaults:", "name:"))]
+    return [f"  {prefix}{line.replace(': ', '=', 1)}" for line in plain]
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The command's config with the user's overrides, each checked against the defaults.
+
+    Raises:
+        UserError: for an unknown key or group option, or a value of another type than the default's.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    for override in overrides:
+        key = override.split("=", 1)[0]
+        if "=" not in override or not key.replace(".", "").replace("_", "").isalnum():
+            raise UserError(f"'{override}' is not of the form key=value; {PROG} --help lists the commands")
+    GlobalHydra.instance().clear()
+    with initialize_config_module(f"{__package__}.configs", version_base="1.3"):
+        defaults = hydra_compose(config_name)
+        for override in overrides:
+            _check_key(override, defaults, config_name)
+        try:
+            config = hydra_compose(config_name, list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(" ".join(str(error).split())) from None
+    for override in overrides:
+        _check_type(override.split("=", 1)[0], config, defaults)
+    return config
+
+
+def _options(group: str) -> list[str]:
+    folder = files(f"{__package__}.configs") / group
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _check_key(override: str, defaults: DictConfig, config_name: str) -> None:
+    from omegaconf import DictConfig, OmegaConf
+
+    key, value = override.split("=", 1)
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(defaults, parent) if parent else defaults
+    options = _options(key)
+    if options and key in defaults:
+        if value not in options:
+            raise UserError(f"{key}={value} is unknown; choose one of: {', '.join(options)}")
+        return
+    if key.startswith("planner.") and "planner" in defaults:
+        return  # planners differ in their settings; the one that is chosen judges them
+    if not isinstance(node, DictConfig) or leaf not in node:
+        known = [str(k) for k in (node if isinstance(node, DictConfig) else defaults)]
+        near = get_close_matches(leaf, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{key}={value}: {config_name} has no key '{key}'{hint} It has: {', '.join(known)}")
+
+
+def _check_type(key: str, config: DictConfig, defaults: DictConfig) -> None:
+    from omegaconf import DictConfig, ListConfig, OmegaConf
+
+    value, default = OmegaConf.select(config, key), OmegaConf.select(defaults, key)
+    if isinstance(default, DictConfig) or (key not in defaults and default is None):
+        return
+    if default is None:
+        good, wanted = value is None or isinstance(value, str), "a path, or null"
+    elif isinstance(default, bool):
+        good, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        good, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+    elif isinstance(default, float):
+        good, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    elif isinstance(default, ListConfig):
+        kind = type(default[0])
+        good = isinstance(value, ListConfig) and len(value) > 0 and all(isinstance(item, kind) for item in value)
+        wanted = f"a list like [{','.join(map(str, default))}]"
+    else:
+        good, wanted = isinstance(value, str), "a word"
+    if not good:
+        raise UserError(f"{key}={value}: must be {wanted}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"{PROG} {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    try:
+        if name not in COMMANDS:
+            near = get_close_matches(name, COMMANDS, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"unknown command '{name}'{hint} Commands: {', '.join(COMMANDS)}")
+        command = COMMANDS[name]
+        if any(argument in ("-h", "--help") for argument in rest):
+            print(command_help(command))
+            return 0
+        if name == "data check":  # a path reads better than data=path, and both work
+            rest = [argument if "=" in argument else f"data={argument}" for argument in rest]
+        return command.load()(compose(command.config, rest)) or 0
+    except KeyboardInterrupt as interrupt:
+        how = str(interrupt) or "run the same command again"
+        print(f"\n{PROG}: stopped; to go on, {how}", file=sys.stderr)
+        return 130
+    except UserError as error:
+        print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A plain dict of a config node."""
+    from omegaconf import OmegaConf
+
+    value = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(value, Mapping)
+    return {str(key): item for key, item in value.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""`forearm data check PATH`: which file of a recording is damaged, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> int:
+    from ..episodes import check
+
+    if not config.data:
+        raise UserError("data: give the folder to check: forearm data check PATH")
+    report = check(Path(config.data), progress=True)
+    print("\n".join(report.lines()))
+    return 0 if report.ok else 2

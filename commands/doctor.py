@@ -1,0 +1,55 @@
+"""`forearm doctor`: what works on this machine, and how to mend what does not."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from ..version import __version__
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def machine() -> dict[str, str]:
+    """Facts about this machine that a measurement should come with."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
+    return {
+        "forearm": __version__,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {device}",
+        "threads": str(torch.get_num_threads()),
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "mujoco", "numpy", "gymnasium")),
+    }
+
+
+def run(config: DictConfig) -> int:
+    del config
+    import time
+
+    import torch
+
+    from ..envs import RenderingError, make
+    from ..envs.rendering import renderer_name
+
+    for name, fact in machine().items():
+        print(f"  {name:<10} {fact}")
+    try:
+        env = make("push")
+        env.reset(seed=0)
+        begun = time.perf_counter()
+        for _ in range(50):
+            env.observe()
+        print(f"  rendering  {renderer_name()}: {(time.perf_counter() - begun) * 20:.1f} ms a 64 x 64 frame")
+        env.close()
+    except RenderingError as error:
+        print(f"  rendering  DOES NOT WORK: {error}")
+        return 2
+    bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    print(f"  bfloat16   {'fast' if bf16 else 'not supported by this CPU; training uses float32'}")
+    if not torch.cuda.is_available():
+        print("  CUDA       not found; everything runs on the CPU. With a GPU: install a CUDA build of torch")
+    return 0

@@ -1,0 +1,33 @@
+"""`forearm record`: episodes of an arm into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from .common import check_obs
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> None:
+    from ..envs import POLICIES
+    from ..episodes import RecordRequest, record
+
+    if config.policy not in POLICIES:
+        raise UserError(f"policy={config.policy} is unknown; choose one of: {', '.join(POLICIES)}")
+    pixels = check_obs(config.obs) == "pixels"
+    out = Path(config.out or f"data/{config.env.name}-{config.obs}-{config.policy}")
+    request = RecordRequest(
+        env=config.env.name,
+        policy=config.policy,
+        seed=config.seed,
+        episodes=config.episodes,
+        length=config.length,
+        config={"pixels": pixels, "size": config.env.size},
+    )
+    manifest = record(request, out, workers=config.workers, progress=True)
+    print(f"{manifest.episodes} episodes, {manifest.frames} frames in {out}")
+    print(f"next: forearm train data={out} obs={config.obs}")

@@ -1,0 +1,51 @@
+"""Films of episodes that were run: rendered afterwards, from the simulator states that the run kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..envs import ArmEnv
+from .closed_loop import Episodes
+from .video import EpisodeFilm, FilmFrame
+
+
+def film(
+    env: ArmEnv,
+    episodes: Episodes,
+    problems: Sequence[int],
+    planner: str,
+    energies: Sequence[np.ndarray] = (),
+    note: str = "",
+) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) uint8 of some problems' episodes, one after the other; the last is held for a second.
+
+    `energies` are the executed plans' (B,), one for each call of the controller, evenly over the episode.
+    """
+    budget = episodes.manifest.budget
+    milliseconds = 1e3 * np.array(episodes.act_seconds) / len(episodes.manifest)
+    stride = -(-budget // max(len(milliseconds), 1))
+    for problem in problems:
+        env.load_state(episodes.manifest.goal[problem])
+        goal = env.observe()["pixels"] if env.config["pixels"] else env.render_scene(240)
+        page = EpisodeFilm(env.name, planner, budget, note=note)
+        for step in range(budget):
+            env.load_state(episodes.states[problem, step + 1])
+            plan = step // stride
+            distance = float(episodes.distance[problem, step])
+            frame = page.compose(
+                FilmFrame(
+                    scene=env.render_scene(480),
+                    goal=goal,
+                    seen=env.observe().get("pixels"),
+                    step=step + 1,
+                    success=distance < episodes.manifest.tolerance,
+                    energy=float(energies[plan][problem]) if plan < len(energies) else None,
+                    plan_ms=float(milliseconds[plan]),
+                    distance_cm=100 * distance,
+                )
+            )
+            yield frame
+        for _ in range(env.metadata["render_fps"]):
+            yield frame

@@ -1,0 +1,200 @@
+"""The training loop: windows of recorded episodes in, a checkpoint out; it can be stopped and resumed at any step.
+
+B windows a batch, H model steps of rollout, K environment steps in one model step, D latent size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..episodes import Dataset, WindowSampler, evaluation_windows, windows
+from ..files import replacing
+from ..models.checkpoint import Checkpoint
+from ..models.world_model import WorldModel
+from . import snapshot
+from .objectives import Objective
+from .validation import Validation, validate
+
+LOG, SNAPSHOT, CHECKPOINT = "log.jsonl", "snapshot.safetensors", "checkpoint"
+VALIDATION_WINDOWS = 400
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps."""
+
+    steps: int = 3000
+    batch: int = 96
+    horizon: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: int = 100
+    clip: float = 1.0
+    precision: str = "auto"
+    seed: int = 0
+    log_every: int = 20
+    validate_every: int = 1000
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch", "horizon", "log_every", "validate_every", "save_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise ValueError(f"precision={self.precision}: choose one of auto, bf16, fp32")
+
+    def rate(self, step: int) -> float:
+        """Learning rate: linear warm-up, then a cosine down to 2 %."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        return self.learning_rate * warm * (0.51 + 0.49 * math.cos(math.pi * step / self.steps))
+
+
+def use_bf16(precision: str, device: torch.device, obs: str) -> bool:
+    """Whether bfloat16 pays: on CUDA always; on a CPU only for convolutions, and only where it has the instructions."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return True
+    return obs == "pixels" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class Trainer:
+    """One training run in the folder `out`. `run()` yields after each step; leaving it early loses at most what
+    `save()` would have kept.
+
+    Raises:
+        ResumeError: see `snapshot.load`.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        objective: Objective,
+        data: Dataset,
+        obs: str,
+        tracked: slice,
+        settings: Settings,
+        out: Path,
+        device: torch.device,
+        identity: Mapping[str, Any],
+        resume: bool = False,
+    ) -> None:
+        self.model, self.objective, self.settings = model.to(device), objective.to(device), settings
+        self.data, self.obs, self.tracked, self.out, self.device = data, obs, tracked, out, device
+        parts = list(model.architecture.observations)
+        self.columns = data.load("train", [*parts, "action"])
+        self._state = {split: data.load(split, ["state"])["state"] for split in ("train", "val")}
+        self._held_out = data.load("val", [*parts, "action"])
+        if not resume:
+            vectors = {p: torch.from_numpy(c).flatten(0, 1) for p, c in self.columns.items() if p != "pixels"}
+            model.fit_normaliser(vectors)
+        # Fused AdamW is one kernel for all parameters; the unfused one is a tenth of a small model's step.
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+        )
+        self.identity = {**asdict(settings), **identity, "data": data.manifest.sha256}
+        self.step = 0
+        self.validation: Validation | None = None
+        self._bf16 = use_bf16(settings.precision, device, obs)
+        self._modules = {"model": model, "objective": objective}
+        self._noise = torch.Generator(device)
+        self._log = out / LOG
+        if resume:
+            self.step = snapshot.load(out / SNAPSHOT, self._modules, self.optimizer, self.identity)
+            self._forget_after(self.step)
+
+    def run(self, record: Callable[[dict[str, float]], None] = lambda line: None) -> Iterator[Validation | None]:
+        """Trains to the end, yielding once a step the validation if there was one; `record` gets each log line."""
+        s = self.settings
+        span = self.model.chunk * s.horizon
+        sampler = WindowSampler(len(self.columns["action"]), self.data.manifest.length, span, s.batch, s.seed)
+        self.model.train()
+        while self.step < s.steps:
+            batch = windows(self.columns, *sampler.indices(self.step), self.model.chunk, s.horizon)
+            line = self._train_step({name: torch.from_numpy(array).to(self.device) for name, array in batch.items()})
+            self.step += 1
+            last = self.step == s.steps
+            if self.step % s.log_every == 0 or last:
+                self._write(record, {"step": self.step, **{k: float(v) for k, v in line.items()}})
+            self.validation = None
+            if self.step % s.validate_every == 0 or last:
+                self.validation = self._validate()
+                self._write(record, {"step": self.step, **asdict(self.validation)})
+            if self.step % s.save_every == 0 or last:
+                self.save()
+            yield self.validation
+
+    def save(self) -> None:
+        snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
+        request = self.data.manifest.request
+        size = self.model.architecture.action_size
+        about = {
+            "steps": self.step,
+            "seed": self.settings.seed,
+            "objective": type(self.objective).__name__,
+            "data": self.data.manifest.sha256,
+            "frames": self.data.manifest.frames,
+            "policy": request.policy,
+            "renderer": self.data.manifest.renderer,
+            "versions": dict(self.data.manifest.versions),
+        }
+        env_config = dict(self.data.manifest.env_config)
+        bounds = (-1.0,) * size, (1.0,) * size
+        Checkpoint(self.model, request.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
+
+    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        s = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.rate(self.step)
+        actions = batch.pop("action")
+        frames = {part: value.flatten(0, 1) for part, value in batch.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            z = self.model.encode(frames).unflatten(0, (len(actions), -1))
+            predicted = self.model.rollout(z[:, 0], actions[:, None])[:, 0]
+        prediction = (predicted - self.objective.targets(frames, z)[:, 1:]).square().mean()
+        # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
+        self._noise.manual_seed(s.seed * 1_000_003 + self.step)
+        penalty = self.objective.penalty(z, self._noise)
+        loss = prediction + self.objective.weight * penalty
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
+        self.optimizer.step()
+        self.objective.after_step(self.model)
+        return {"loss": loss.detach(), "prediction_loss": prediction.detach(), "penalty_loss": penalty.detach()}
+
+    def _validate(self) -> Validation:
+        horizon, chunk = self.settings.horizon, self.model.chunk
+
+        def cover(columns: Mapping[str, np.ndarray], state: np.ndarray) -> dict[str, np.ndarray]:
+            where = evaluation_windows(len(state), self.data.manifest.length, chunk * horizon, VALIDATION_WINDOWS)
+            return windows({**columns, "state": state}, *where, chunk, horizon)
+
+        train = cover(self.columns, self._state["train"])
+        held_out = cover(self._held_out, self._state["val"])
+        return validate(self.model, train, held_out, self.tracked, self.device)
+
+    def _write(self, record: Callable[[dict[str, float]], None], line: dict[str, float]) -> None:
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        record(line)
+
+    def _forget_after(self, step: int) -> None:
+        """Drops log lines of steps that a resumed run will do again, a torn last one too."""
+        lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True) if self._log.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with replacing(self._log) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,108 @@
+"""Is the model any good, in words: has the latent collapsed, and does imagining beat believing that nothing moves?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.world_model import WorldModel
+
+COLLAPSED = 1.5  # effective dimensions; what moves on a table needs at least two
+MOVED_CM = 1.0
+
+
+def effective_rank(z: Tensor) -> float:
+    """exp of the entropy of the spectrum of z's (B, D) covariance (Roy and Vetterli 2007): 1 … D dimensions in use."""
+    spectrum = torch.linalg.eigvalsh(torch.cov(z.double().T)).clamp_min(0.0)
+    share = spectrum / spectrum.sum().clamp_min(1e-12)
+    return float(torch.exp(-(share * (share + 1e-12).log()).sum()))
+
+
+class Probe:
+    """Reads positions (B, 3) off embeddings (B, D): ridge regression on random features, solved in closed form."""
+
+    def __init__(self, z: Tensor, position: Tensor, features: int = 768, ridge: float = 1e-3) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._mean, self._std = z.mean(0), z.std(0).clamp_min(1e-6)
+        self._weight = torch.randn(z.shape[1], features, generator=generator) * (2.0 / z.shape[1]) ** 0.5
+        self._bias = torch.randn(features, generator=generator)
+        x = self._features(z).double()
+        self._offset = position.mean(0)
+        gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        self._solution = torch.linalg.solve(gram, x.T @ (position - self._offset).double()).float()
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self._features(z) @ self._solution + self._offset
+
+    def _features(self, z: Tensor) -> Tensor:
+        x = (z - self._mean) / self._std
+        return torch.cat([x, torch.relu(x @ self._weight + self._bias)], -1)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out figures. The `_cm` are median distances of the tracked position in centimetres: what the probe reads off
+    an encoded observation; off the embedding imagined H model steps ahead; and if nothing had moved; the last two over
+    windows in which it moves."""
+
+    val_loss: float
+    effective_rank: float
+    probe_cm: float
+    imagined_cm: float
+    still_cm: float
+
+    @property
+    def words(self) -> str:
+        if self.effective_rank < COLLAPSED:
+            return f"the latent has COLLAPSED (effective rank {self.effective_rank:.1f}): raise objective.weight"
+        verdict = "beats" if self.imagined_cm < self.still_cm else "does NOT beat"
+        return (
+            f"no collapse (effective rank {self.effective_rank:.1f}); sees the position to {self.probe_cm:.1f} cm; "
+            f"imagining it, {self.imagined_cm:.1f} cm off, {verdict} 'nothing moves', {self.still_cm:.1f} cm"
+        )
+
+
+@torch.no_grad()
+def validate(
+    model: WorldModel,
+    train: Mapping[str, np.ndarray],
+    held_out: Mapping[str, np.ndarray],
+    tracked: slice,
+    device: torch.device,
+) -> Validation:
+    """Measures a model on windows: observation parts and `state` (W, H + 1, …), `action` (W, H K, A); the probe is fit
+    on the `train` windows and everything is measured on the `held_out` ones."""
+    model.eval()
+    z_train = _encode(model, train, device)
+    z = _encode(model, held_out, device)
+    actions = torch.from_numpy(held_out["action"]).to(device)
+    imagined = model.rollout(z[:, 0].to(device), actions[:, None])[:, 0].cpu()
+    position = torch.from_numpy(held_out["state"][..., tracked])
+    probe = Probe(z_train.flatten(0, 1), torch.from_numpy(train["state"][..., tracked]).flatten(0, 1))
+    still = (position[:, -1] - position[:, 0]).norm(dim=-1) * 100
+    off = (probe(imagined[:, -1]) - position[:, -1]).norm(dim=-1) * 100
+    moved = still > MOVED_CM
+    moved = moved if moved.any() else torch.ones_like(moved)
+    model.train()
+    return Validation(
+        val_loss=float((imagined - z[:, 1:]).square().mean()),
+        effective_rank=effective_rank(z.flatten(0, 1)),
+        probe_cm=float(((probe(z[:, 0]) - position[:, 0]).norm(dim=-1) * 100).median()),
+        imagined_cm=float(off[moved].median()),
+        still_cm=float(still[moved].median()),
+    )
+
+
+def _encode(model: WorldModel, windows: Mapping[str, np.ndarray], device: torch.device, batch: int = 100) -> Tensor:
+    """Embeddings (W, H + 1, D) of all observations of windows, a few at a time."""
+    count, steps = windows["action"].shape[0], windows["state"].shape[1]
+    parts = {part: torch.from_numpy(windows[part]) for part in model.architecture.observations}
+    encoded = [
+        model.encode({part: value[i : i + batch].flatten(0, 1).to(device) for part, value in parts.items()}).cpu()
+        for i in range(0, count, batch)
+    ]
+    return torch.cat(encoded).unflatten(0, (count, steps))
