@@ -1,8 +1,8 @@
-"""The arm behind Gymnasium: dict observations, end-effector actions, goals that can be observed, exact save and load."""
+"""The arm behind Gymnasium: dict observations, end-effector actions, observable goals, exact save and load."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -17,7 +17,7 @@ STATE_SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 Observation = dict[str, np.ndarray]
 
 
-class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
+class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """One task on the arm at 10 Hz.
 
     Observation: `proprio` (16,) float32, joint angles (7), tip (3), sin and cos of yaw, opening, commanded tip (3);
@@ -41,7 +41,7 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
         self.name = task.name
         self.config: dict[str, Any] = {"pixels": pixels, "size": size}
         self.render_mode = render_mode
-        self.model = mujoco.MjModel.from_xml_path(str(files(__package__) / "scenes" / task.scene))
+        self.model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / "scenes" / task.scene))
         self.data = mujoco.MjData(self.model)
         self.arm = Arm(self.model, task.workspace)
         self._tracked = [self.model.body(name).id for name in task.objects]
@@ -91,13 +91,19 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
         for camera in (self._camera, self._scene_camera):
             if camera is not None:
                 camera.close()
-        self._camera = self._scene_camera = None
 
     # What Gymnasium has no word for
 
     def advance(self, action: np.ndarray) -> None:
-        """Steps the simulation without observing it. Action (5,) is clipped to [-1, 1]."""
-        for control in self.arm.apply(self.data, np.clip(np.asarray(action, float), -1.0, 1.0)):
+        """Steps the simulation without observing it. Action (5,) is clipped to [-1, 1].
+
+        Raises:
+            ValueError: when the action has another shape, or is not finite.
+        """
+        action = np.asarray(action, float)
+        if action.shape != self.action_space.shape or not np.isfinite(action).all():
+            raise ValueError(f"action {action} must be finite numbers: {', '.join(ACTION_NAMES)}")
+        for control in self.arm.apply(self.data, np.clip(action, -1.0, 1.0)):
             self.data.ctrl[:] = control
             mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
         mujoco.mj_kinematics(self.model, self.data)  # observations speak of the state after the last substep
@@ -162,12 +168,11 @@ class ArmEnv(gymnasium.Env[Observation, np.ndarray]):
 
     def _observe(self, data: mujoco.MjData) -> Observation:
         command = self.arm.command(data)
-        tip = data.site("tip")
-        gripper = [*tip.xpos, tip.xmat[3], tip.xmat[0], data.qpos[JOINTS]]
+        rotation = data.site_xmat[self._tip]
+        gripper = [*data.site_xpos[self._tip], rotation[3], rotation[0], data.qpos[JOINTS]]
         state = [*gripper, *command[:3]]
-        for name in self.task.objects:
-            body = data.body(name)
-            state += [*body.xpos, *body.xmat.reshape(3, 3)[:, :2].T.ravel()]
+        for body in self._tracked:
+            state += [*data.xpos[body], *data.xmat[body].reshape(3, 3)[:, :2].T.ravel()]
         observation = {
             "proprio": np.array([*data.qpos[:JOINTS], *gripper, *command[:3]], np.float32),
             "state": np.array(state, np.float32),

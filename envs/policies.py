@@ -26,7 +26,7 @@ class Policy(ABC):
         self.rng = rng
         self.reset()
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027 (most have nothing to forget)
         """Forgets the episode before."""
 
     @abstractmethod

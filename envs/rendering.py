@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import importlib
 import os
 import platform
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     import mujoco
 
 NO_GL = (
-    "no OpenGL for rendering was found ({reason}). On Debian or Ubuntu: apt-get install libegl1 libgl1-mesa-dri "
-    "(or libosmesa6). Everything state-based works without it: obs=state"
+    "no OpenGL for rendering was found (MUJOCO_GL={backend}: {reason}). On Debian or Ubuntu: apt-get install "
+    "libegl1 libgl1-mesa-dri (or libosmesa6). Everything state-based works without it: obs=state"
 )
 
 
@@ -42,7 +44,7 @@ def _egl_devices() -> int:
 
 
 def select_backend() -> str:
-    """Sets MUJOCO_GL unless the user has; call before mujoco is imported, because mujoco reads it only then."""
+    """Sets MUJOCO_GL unless the user has."""
     chosen = os.environ.get("MUJOCO_GL", "")
     if not chosen and platform.system() == "Linux":
         if _egl_devices():
@@ -51,6 +53,10 @@ def select_backend() -> str:
             chosen = "osmesa"
         if chosen:
             os.environ["MUJOCO_GL"] = chosen
+            # mujoco reads it once: where it was imported before, let it read again.
+            for name in ("mujoco.gl_context", "mujoco.rendering.classic.gl_context"):
+                if name in sys.modules:
+                    importlib.reload(sys.modules[name])
     return chosen or "default"
 
 
@@ -59,17 +65,23 @@ class Camera:
 
     Raises:
         RenderingError: when no OpenGL context can be made.
+        ValueError: when the model's buffer has no room for the size.
     """
 
     def __init__(self, model: mujoco.MjModel, camera: str, size: int) -> None:
         import mujoco
 
+        buffer = model.vis.global_
+        largest = min(buffer.offwidth, buffer.offheight)
+        if not 1 <= size <= largest:
+            raise ValueError(f"size={size}: must be from 1 to {largest} pixels")
         self.size = size
         self._camera = camera
         try:
             self._renderer = mujoco.Renderer(model, size, size)
         except Exception as error:  # each backend has its own exception types for "no display"
-            raise RenderingError(NO_GL.format(reason=str(error).strip().splitlines()[-1])) from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise RenderingError(NO_GL.format(backend=os.environ.get("MUJOCO_GL", ""), reason=reason)) from error
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
         self._renderer.update_scene(data, self._camera)
@@ -80,7 +92,7 @@ class Camera:
 
 
 def renderer_name() -> str:
-    """Backend and driver, as they are written into an episode: pixels of two renderers differ."""
+    """Version and backend, as they are written into an episode: pixels of two renderers differ."""
     import mujoco
 
     backend = os.environ.get("MUJOCO_GL", "default")

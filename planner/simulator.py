@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..envs import ArmEnv
-from ..envs.arm import JOINTS, RAMP, SUBSTEPS, ramp
+from ..envs.arm import RAMP, SUBSTEPS
 from ..envs.arm_env import STATE_SPEC
 from .energy import REDUCTIONS, Term
 
@@ -43,16 +43,14 @@ class SimulatorEnergy(Term):
         self.tip_weight = tip_weight
         self.threads = threads
         data = mujoco.MjData(env.model)
-        points, tips, commands = [], [], []
+        tip = env.model.site("tip").id
+        points, tips = [], []
         for state in goals:
             mujoco.mj_setState(env.model, data, state, int(STATE_SPEC))
             mujoco.mj_kinematics(env.model, data)
             points.append(env.points(data.xpos, data.site_xpos))
-            tips.append(data.site("tip").xpos.copy())
-        for state in states:
-            mujoco.mj_setState(env.model, data, state, int(STATE_SPEC))
-            commands.append((env.arm.command(data), data.ctrl.copy()))
-        self._points, self._tips, self._commands = np.stack(points), np.stack(tips), commands
+            tips.append(data.site_xpos[tip].copy())
+        self._tip, self._points, self._tips = tip, np.stack(points), np.stack(tips)
 
     def __call__(self, actions: Tensor, /) -> Tensor:
         distance = torch.from_numpy(self.simulate(actions.double().cpu().numpy())).to(actions)
@@ -61,34 +59,17 @@ class SimulatorEnergy(Term):
     def simulate(self, actions: np.ndarray) -> np.ndarray:
         """Distances (B, N, T) in metres after each of the actions (B, N, T, A)."""
         b, n, t, _ = actions.shape
-        controls = self._controls(actions)
         batch = mujoco.batch.Batch(self.env.model, b * n, self.threads)
         batch.state[:] = np.repeat(self.states, n, 0)
         control, bodies, sites = batch.bind("ctrl"), batch.bind("xpos"), batch.bind("site_xpos")
-        tip = self.env.model.site("tip").id
         distance = np.empty((b, n, t))
         for step in range(t):
-            for k in range(RAMP):
-                control[:] = controls[:, step, k]
+            for k, target in enumerate(self.env.arm.apply(batch, actions[:, :, step].reshape(b * n, -1))):
+                control[:] = target
                 stage = mujoco.mjtStage.mjSTAGE_POS if k == RAMP - 1 else mujoco.mjtStage.mjSTAGE_NONE
                 batch.step(nstep=SUBSTEPS, stage=stage.value)
             points = self.env.points(bodies, sites).reshape(b, n, -1, 3)
             apart = np.linalg.norm(points - self._points[:, None], axis=-1).max(-1)
-            reach = np.linalg.norm(sites[:, tip].reshape(b, n, 3) - self._tips[:, None], axis=-1)
+            reach = np.linalg.norm(sites[:, self._tip].reshape(b, n, 3) - self._tips[:, None], axis=-1)
             distance[:, :, step] = apart + self.tip_weight * reach
         return distance
-
-    def _controls(self, actions: np.ndarray) -> np.ndarray:
-        """Controls (B N, T, RAMP, U) of actions (B, N, T, A): what the arm would be told, worked out ahead, because
-        commands depend on the commands before and not on what the arm meets."""
-        b, n, t, _ = actions.shape
-        controls = np.empty((b, n, t, RAMP, self.env.model.nu))
-        for i, (command, control) in enumerate(self._commands):
-            for j in range(n):
-                now, before = command, control
-                for step in range(t):
-                    now, joints = self.env.arm.advance(now, before[:JOINTS], actions[i, j, step])
-                    after = np.append(joints, now[-1])
-                    controls[i, j, step] = ramp(before, after)
-                    before = after
-        return controls.reshape(b * n, t, RAMP, -1)
