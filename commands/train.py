@@ -101,9 +101,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
     m = config.model
     span, length = m.chunk * config.horizon, data.manifest.length
     if m.chunk < 1 or span > length:
-        raise UserError(
-            f"model.chunk={m.chunk} x horizon={config.horizon}: must lie in 1 … {length}, an episode"
-        )
+        raise UserError(f"model.chunk={m.chunk} x horizon={config.horizon}: must lie in 1 … {length}, an episode")
     kind = "cnn" if config.obs == "pixels" else "mlp"
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(

@@ -46,12 +46,12 @@ class Episodes:
     @property
     def success(self) -> np.ndarray:
         """(B,) the goal holds at each of the last steps."""
-        return (self.distance[:, -self.manifest.hold :] < self.manifest.tolerance).all(1)
+        return np.all(self.distance[:, -self.manifest.hold :] < self.manifest.tolerance, axis=1)
 
     @property
     def reached(self) -> np.ndarray:
         """(B,) the goal held at some step."""
-        return (self.distance < self.manifest.tolerance).any(1)
+        return np.any(self.distance < self.manifest.tolerance, axis=1)
 
 
 def stack(observations: list[Observation]) -> Batch:

@@ -34,18 +34,18 @@ def film(
             env.load_state(episodes.states[problem, step + 1])
             plan = step // stride
             distance = float(episodes.distance[problem, step])
-            frame = page.compose(
-                FilmFrame(
-                    scene=env.render_scene(480),
-                    goal=goal,
-                    seen=env.observe().get("pixels"),
-                    step=step + 1,
-                    success=distance < episodes.manifest.tolerance,
-                    energy=float(energies[plan][problem]) if plan < len(energies) else None,
-                    plan_ms=float(milliseconds[plan]),
-                    distance_cm=100 * distance,
+            frames = 1 if step < budget - 1 else 1 + env.metadata["render_fps"]
+            yield from [
+                page.compose(
+                    FilmFrame(
+                        scene=env.render_scene(480),
+                        goal=goal,
+                        seen=env.observe().get("pixels"),
+                        step=step + 1,
+                        success=distance < episodes.manifest.tolerance,
+                        energy=float(energies[plan][problem]) if plan < len(energies) else None,
+                        plan_ms=float(milliseconds[plan]),
+                        distance_cm=100 * distance,
+                    )
                 )
-            )
-            yield frame
-        for _ in range(env.metadata["render_fps"]):
-            yield frame
+            ] * frames

@@ -20,6 +20,9 @@ class Objective(nn.Module):
 
     weight: float
 
+    def begin(self, model: WorldModel) -> None:
+        """Called once, before training."""
+
     def targets(self, observation: Mapping[str, Tensor], z: Tensor) -> Tensor:
         """What predictions are compared to: embeddings like z, of observation parts (B (H + 1), …)."""
         del observation
@@ -40,6 +43,8 @@ class SIGReg(Objective):
     characteristic function and exp(-t²/2), weighted by the latter. Only a standard normal has that function, and only
     an isotropic Gaussian is standard normal along every projection.
     """
+
+    t: Tensor
 
     def __init__(self, weight: float = 0.1, slices: int = 64, knots: int = 9, extent: float = 4.0) -> None:
         super().__init__()
@@ -80,12 +85,13 @@ class EMA(Objective):
     """Targets from a slowly following copy of the encoder (BYOL, Grill et al. 2020; V-JEPA). No penalty: nothing
     but the lag keeps it from collapsing, so look at the effective rank."""
 
-    weight = 0.0
-
-    def __init__(self, model: WorldModel, decay: float = 0.996) -> None:
+    def __init__(self, decay: float = 0.996) -> None:
         super().__init__()
+        self.weight = 0.0
         self.decay = decay
-        self.teacher = copy.deepcopy(model).requires_grad_(False)
+
+    def begin(self, model: WorldModel) -> None:
+        self.teacher: WorldModel = copy.deepcopy(model).requires_grad_(False)
 
     @torch.no_grad()
     def targets(self, observation: Mapping[str, Tensor], z: Tensor) -> Tensor:
@@ -102,19 +108,17 @@ class EMA(Objective):
             slow.lerp_(fast, 1.0 - self.decay)
 
 
-OBJECTIVES = ("sigreg", "vicreg", "ema")
+OBJECTIVES: dict[str, type[Objective]] = {"vicreg": VICReg, "sigreg": SIGReg, "ema": EMA}
 
 
 def make_objective(name: str, model: WorldModel, **settings: float) -> Objective:
-    """An objective by name.
+    """An objective by name, ready for `model`.
 
     Raises:
         ValueError: naming the valid names.
     """
-    if name == "sigreg":
-        return SIGReg(**settings)
-    if name == "vicreg":
-        return VICReg(**settings)
-    if name == "ema":
-        return EMA(model, **settings)
-    raise ValueError(f"objective={name} is unknown; choose one of: {', '.join(OBJECTIVES)}")
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective={name} is unknown; choose one of: {', '.join(OBJECTIVES)}")
+    objective = OBJECTIVES[name](**settings)
+    objective.begin(model)
+    return objective
