@@ -17,7 +17,7 @@ JOINTS = 7
 HOME = np.array([0.0, 0.25, 0.0, -2.2, 0.0, 2.45, 0.785])
 """Posture that the redundant joint is drawn to, radians."""
 
-ACTION_SCALE = np.array([0.03, 0.03, 0.03, 0.30, 0.02])
+ACTION_SCALE = np.array([0.05, 0.05, 0.05, 0.30, 0.02])
 """What an action of 1 moves the command by in one step: metres, metres, metres, radians, metres."""
 
 RAMP, SUBSTEPS = 10, 2

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     import mujoco
 
@@ -21,7 +23,7 @@ NO_GL = (
 )
 
 
-class RenderingError(RuntimeError):
+class RenderingError(UserError, RuntimeError):
     """Pixels were asked for, and this machine cannot render; the message names the packages to install."""
 
 

@@ -71,7 +71,7 @@ class Reach(Task):
         arm.place(data, command)
 
 
-CUBE_AREA = np.array([[0.41, -0.14], [0.59, 0.14]])
+CUBE_AREA = np.array([[0.41, -0.12], [0.57, 0.12]])
 """Where cubes start and end, metres: low and high of (x, y); the workspace goes far enough round it to push inwards."""
 
 
@@ -82,8 +82,8 @@ class Push(Task):
     In the goal the gripper rests against the cube, on the side it would push from.
     """
 
-    cube_half: float = 0.025
-    contact: float = 0.042  # metres from the cube's centre to the tip of a gripper that touches it
+    cube_half: float = 0.03
+    contact: float = 0.047  # metres from the cube's centre to the tip of a gripper that touches it
     push: tuple[float, float] = (0.08, 0.20)  # metres from start to goal
 
     def place_start(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
@@ -154,7 +154,7 @@ TASKS: dict[str, Task] = {
         Push(
             name="push",
             scene="push.xml",
-            workspace=Workspace.of(x=(0.34, 0.66), y=(-0.22, 0.22), z=(0.015, 0.015), yaw=(0, 0), opening=(0, 0)),
+            workspace=Workspace.of(x=(0.33, 0.65), y=(-0.20, 0.20), z=(0.015, 0.015), yaw=(0, 0), opening=(0, 0)),
             tolerance=0.03,
             budget=60,
             objects=("cube",),
