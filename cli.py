@@ -5,6 +5,7 @@ This module imports nothing heavy: `forearm --help` answers at once, and recordi
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     for override in overrides:
@@ -110,15 +112,22 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"'{override}' is not of the form key=value; {PROG} --help lists the commands")
     GlobalHydra.instance().clear()
     with initialize_config_module(f"{__package__}.configs", version_base="1.3"):
-        defaults = hydra_compose(config_name)
-        for override in overrides:
-            _check_key(override, defaults, config_name)
-        try:
-            config = hydra_compose(config_name, list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(" ".join(str(error).split())) from None
-    for override in overrides:
-        _check_type(override.split("=", 1)[0], config, defaults)
+        root = hydra_compose(config_name)
+        groups = [override for override in overrides if _chooses(override, root)]
+        defaults = hydra_compose(config_name, groups)
+        settings = [_setting(override, defaults, config_name) for override in overrides if override not in groups]
+        for override in settings:  # one at a time, so that an error is about one
+            try:
+                hydra_compose(config_name, [*groups, override])
+            except (HydraException, OmegaConfBaseException):
+                key = override.split("=", 1)[0]
+                raise UserError(f"{override}: must be {_wanted(OmegaConf.select(defaults, key))}") from None
+        config = hydra_compose(config_name, [*groups, *settings])
+    for override in settings:
+        key = override.split("=", 1)[0]
+        value, default = OmegaConf.select(config, key), OmegaConf.select(defaults, key)
+        if not _fits(value, default):
+            raise UserError(f"{key}={value}: must be {_wanted(default)}")
     return config
 
 
@@ -129,48 +138,55 @@ def _options(group: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def _check_key(override: str, defaults: DictConfig, config_name: str) -> None:
+def _chooses(override: str, root: DictConfig) -> bool:
+    """Whether an override chooses an option of a group, such as planner=mppi."""
+    key, value = override.split("=", 1)
+    options = _options(key) if key in root else []
+    if options and value not in options:
+        raise UserError(f"{key}={value} is unknown; choose one of: {', '.join(options)}")
+    return bool(options)
+
+
+def _setting(override: str, defaults: DictConfig, config_name: str) -> str:
+    """The override for Hydra, of a key that exists; words and paths are quoted, for its grammar forbids some."""
     from omegaconf import DictConfig, OmegaConf
 
     key, value = override.split("=", 1)
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(defaults, parent) if parent else defaults
-    options = _options(key)
-    if options and key in defaults:
-        if value not in options:
-            raise UserError(f"{key}={value} is unknown; choose one of: {', '.join(options)}")
-        return
-    if key.startswith("planner.") and "planner" in defaults:
-        return  # planners differ in their settings; the one that is chosen judges them
-    if not isinstance(node, DictConfig) or leaf not in node:
-        known = [str(k) for k in (node if isinstance(node, DictConfig) else defaults)]
+    if not isinstance(node, DictConfig):
+        parent, node = "", defaults
+    known = [str(name) for name in node if name != "name"]  # a group's name is chosen by the group
+    if leaf not in known or (not parent and "." in key) or isinstance(node[leaf], DictConfig):
         near = get_close_matches(leaf, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{key}={value}: {config_name} has no key '{key}'{hint} It has: {', '.join(known)}")
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise UserError(f"{key}={value}: {parent or config_name} has no key '{key}'{hint} It has: {', '.join(known)}")
+    if value != "null" and (node[leaf] is None or isinstance(node[leaf], str)):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return override
 
 
-def _check_type(key: str, config: DictConfig, defaults: DictConfig) -> None:
-    from omegaconf import DictConfig, ListConfig, OmegaConf
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of the default's."""
+    from omegaconf import ListConfig
 
-    value, default = OmegaConf.select(config, key), OmegaConf.select(defaults, key)
-    if isinstance(default, DictConfig) or (key not in defaults and default is None):
-        return
     if default is None:
-        good, wanted = value is None or isinstance(value, str), "a path, or null"
-    elif isinstance(default, bool):
-        good, wanted = isinstance(value, bool), "true or false"
-    elif isinstance(default, int):
-        good, wanted = isinstance(value, int) and not isinstance(value, bool), "a whole number"
-    elif isinstance(default, float):
-        good, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-    elif isinstance(default, ListConfig):
-        kind = type(default[0])
-        good = isinstance(value, ListConfig) and len(value) > 0 and all(isinstance(item, kind) for item in value)
-        wanted = f"a list like [{','.join(map(str, default))}]"
-    else:
-        good, wanted = isinstance(value, str), "a word"
-    if not good:
-        raise UserError(f"{key}={value}: must be {wanted}")
+        return value is None or isinstance(value, str)
+    if isinstance(default, ListConfig):
+        return isinstance(value, ListConfig) and len(value) > 0 and all(_fits(item, default[0]) for item in value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(default)
+
+
+def _wanted(default: Any) -> str:
+    from omegaconf import ListConfig
+
+    if isinstance(default, ListConfig):
+        return f"a list like [{','.join(map(str, default))}]"
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    return kinds.get(type(default), "a path, or null")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -188,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             near = get_close_matches(name, COMMANDS, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = f"; did you mean '{near[0]}'?" if near else "."
             raise UserError(f"unknown command '{name}'{hint} Commands: {', '.join(COMMANDS)}")
         command = COMMANDS[name]
         if any(argument in ("-h", "--help") for argument in rest):

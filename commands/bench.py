@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..cli import as_dict, compose
 from ..errors import UserError
-from .common import load_checkpoint, make_env, make_planner, run_folder, setup_device
+from .common import (
+    at_least,
+    check_energy,
+    load_checkpoint,
+    make_env,
+    make_planner,
+    run_folder,
+    setup_device,
+    write_config,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -15,9 +25,13 @@ if TYPE_CHECKING:
 
     from ..envs import ArmEnv
     from ..evaluation.bench import Entry
+    from ..evaluation.closed_loop import Episodes
     from ..evaluation.goals import GoalManifest
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
+    from ..planner import Planner
+
+    Planned = tuple[Planner, dict[str, Any]]
 
 
 def run(config: DictConfig) -> None:
@@ -27,6 +41,7 @@ def run(config: DictConfig) -> None:
     entries = make_entries(config, env, checkpoint, device)
     manifest = load_goals(config, env)
     out = run_folder(config, "bench", f"{env.name}-{config.obs}")
+    write_config(config, out)
     command = f"forearm bench env={env.name} obs={config.obs} planners=[{','.join(config.planners)}]"
     measure(config, env, manifest, entries, out, command)
 
@@ -39,8 +54,7 @@ def load_goals(config: DictConfig, env: ArmEnv) -> GoalManifest:
     """
     from ..evaluation.goals import GoalManifest, make_goals
 
-    if config.episodes < 1:
-        raise UserError(f"episodes={config.episodes}: must be at least 1")
+    at_least(config, episodes=1, seed=0)
     if not config.goals:
         return make_goals(env, config.episodes, config.seed)
     manifest = GoalManifest.load(Path(config.goals))
@@ -49,42 +63,60 @@ def load_goals(config: DictConfig, env: ArmEnv) -> GoalManifest:
     return manifest if len(manifest) <= config.episodes else manifest.first(config.episodes)
 
 
-def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
-    """The planners that a config lists, floors and ceilings among them.
+WITHOUT_MODEL = ("random", "zero", "expert", "oracle")
+
+
+def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float], chunk: int) -> dict[str, Planned]:
+    """Those that a config lists and that plan, by name, each with its labels for the table.
 
     Raises:
         UserError: for a name that does not exist, or settings that a planner cannot take.
     """
-    from ..evaluation.bench import Entry
-    from ..evaluation.controllers import Expert, Imagination, Oracle, Random, Zero
     from ..planner import PLANNERS
 
-    seeds, chunk = list(config.planner_seeds), checkpoint.model.chunk
-    energy = as_dict(config.energy)
+    at_least(config, planner_seeds=0, video_episodes=0)
+    check_energy(as_dict(config.energy))
+    planners: dict[str, Planned] = {}
+    for name in config.planners:
+        if name not in PLANNERS and name not in WITHOUT_MODEL:
+            raise UserError(f"planners: {name} is unknown; choose from: {', '.join([*PLANNERS, *WITHOUT_MODEL])}")
+        if name not in PLANNERS and name != "oracle":
+            continue
+        settings = _settings_of(name, config)
+        if settings.pop("episodes", 1) < 1:
+            raise UserError(f"oracle.episodes={config.oracle.episodes}: must be at least 1")
+        energy = "simulator" if name == "oracle" else f"{config.energy.distance}, {config.energy.reduce}"
+        labels = {key: settings[key] for key in ("samples", "iterations", "horizon")} | {"energy": energy}
+        group = "oracle" if name == "oracle" else "planner"
+        planners[name] = make_planner(settings, low, high, chunk, group), labels
+    return planners
+
+
+def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
+    """The entries that a config lists, floors and ceilings among them. Raises UserError as `make_planners` does."""
+    from ..evaluation.bench import Entry
+    from ..evaluation.controllers import Expert, Imagination, Oracle, Random, Zero
+
+    seeds, model = list(config.planner_seeds), checkpoint.model
+    planners = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
     entries = []
     for name in config.planners:
         if name == "zero":
             entries.append(Entry(name, "floor", Zero(), seeds[:1]))
         elif name == "random":
-            entries.append(Entry(name, "floor", Random(chunk), seeds))
+            entries.append(Entry(name, "floor", Random(model.chunk), seeds))
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
         elif name == "oracle":
-            settings = config.oracle.copy()
-            problems = settings.pop("episodes")
-            planner = make_planner(settings, checkpoint.action_low, checkpoint.action_high, chunk)
+            planner, labels = planners[name]
             controller = Oracle(env, planner, {"reduce": config.energy.reduce})
-            labels = _labels(settings) | {"energy": "simulator"}
-            entries.append(Entry(name, "ceiling", controller, seeds[:1], problems, timed=False, labels=labels))
-        elif name in PLANNERS:
-            settings = config.planner if config.planner.name == name else _settings_of(name, config)
-            planner = make_planner(settings, checkpoint.action_low, checkpoint.action_high, chunk)
-            controller = Imagination(checkpoint.model, planner, energy, str(device))
-            labels = _labels(settings) | {"energy": f"{config.energy.distance}, {config.energy.reduce}"}
-            entries.append(Entry(name, "planner", controller, seeds, labels=labels))
+            entries.append(
+                Entry(name, "ceiling", controller, seeds[:1], config.oracle.episodes, timed=False, labels=labels)
+            )
         else:
-            choices = [*PLANNERS, "random", "zero", "expert", "oracle"]
-            raise UserError(f"planners: {name} is unknown; choose from: {', '.join(choices)}")
+            planner, labels = planners[name]
+            controller = Imagination(model, planner, as_dict(config.energy), str(device))
+            entries.append(Entry(name, "planner", controller, seeds, labels=labels))
     return entries
 
 
@@ -94,12 +126,9 @@ def measure(
     """Runs the entries, prints the table, and writes results.json, goals, plot, film and report into `out`."""
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
-    from ..evaluation.controllers import Imagination
-    from ..evaluation.films import film
     from ..evaluation.plots import success_against_time
     from ..evaluation.report import write_report
     from ..evaluation.results import pool, table, write_results
-    from ..evaluation.video import write_mp4
     from .doctor import machine
 
     manifest.save(out / "goals.safetensors")
@@ -110,16 +139,14 @@ def measure(
         for entry in entries:
             found, episodes = run_entry(env, manifest, config.obs, entry, advance)
             rows += found
-            if shown is None and isinstance(entry.controller, Imagination):
-                shown = entry, episodes
+            if shown is None and entry.kind == "planner":
+                shown = entry.name, episodes
             write_results(out / "results.json", rows, manifest.sha256, command=command)
     print(table(pool(rows)))
-    videos = []
+    video = None
     if shown and config.video_episodes:
-        entry, episodes = shown
-        energies = getattr(entry.controller, "first_energies", ())
-        frames = film(env, episodes, range(min(config.video_episodes, len(manifest))), entry.name, energies)
-        videos.append(write_mp4(out / f"{entry.name}.mp4", frames, fps=env.metadata["render_fps"]))
+        name, episodes = shown
+        video = write_film(out / f"{name}.mp4", env, episodes, config.video_episodes, name)
     plot = success_against_time(pool(rows), out / "success.png")
     facts = machine() | {"episodes": f"{manifest.budget} steps of 0.1 s", "success": success_rule(manifest)}
     write_report(
@@ -127,7 +154,7 @@ def measure(
         f"{env.name} from {config.obs}",
         rows,
         images={"Success at the end against the time one plan takes.": plot},
-        videos=videos,
+        videos=[video] if video else [],
         facts=facts,
         command=command,
         manifest=manifest.sha256,
@@ -140,19 +167,26 @@ def success_rule(manifest: GoalManifest) -> str:
     return f"within {100 * manifest.tolerance:g} cm of the goal at each of the last {manifest.hold} steps"
 
 
-def config_name(config: DictConfig) -> str:
-    return "quickstart" if "record_episodes" in config else "bench"
+def write_film(path: Path, env: ArmEnv, episodes: Episodes, count: int, planner: str) -> Path | None:
+    """Films the first episodes; None, with a word about why, where this machine cannot render."""
+    from ..envs import RenderingError
+    from ..evaluation.films import film
+    from ..evaluation.video import write_mp4
+
+    count = min(count, len(episodes.manifest))
+    try:
+        return write_mp4(path, film(env, episodes, range(count), planner), env.metadata["render_fps"])
+    except RenderingError as error:
+        print(f"no film: {error}")
+        return None
 
 
-def _settings_of(name: str, config: DictConfig) -> DictConfig:
-    """Another planner's own settings, with those of the chosen planner that both have and the user may have set."""
-    settings = compose(config_name(config), [f"planner={name}"]).planner
-    defaults = compose(config_name(config), [f"planner={config.planner.name}"]).planner
-    for key, value in config.planner.items():
-        if key in settings and key != "name" and value != defaults[key]:
-            settings[key] = value
-    return settings
-
-
-def _labels(settings: DictConfig) -> dict[str, int]:
-    return {key: settings[key] for key in ("samples", "iterations", "horizon") if key in settings}
+def _settings_of(name: str, config: DictConfig) -> dict[str, Any]:
+    """A planner's own settings, with those of the chosen planner that both have and the user has set."""
+    if name == "oracle":
+        return as_dict(config.oracle)
+    chosen = as_dict(config.planner)
+    if name == chosen["name"]:
+        return chosen
+    own, defaults = (as_dict(compose("bench", [f"planner={planner}"]).planner) for planner in (name, chosen["name"]))
+    return own | {k: v for k, v in chosen.items() if k in own and k != "name" and v != defaults[k]}

@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli import as_dict
 from ..errors import UserError
 from ..files import write_atomic
 
@@ -28,8 +27,20 @@ def check_obs(obs: str) -> str:
     return obs
 
 
+def at_least(config: DictConfig, group: str = "", **least: int) -> None:
+    """Makes sure that settings are not too small; of a list, each. `group` is the one that `config` is of.
+
+    Raises:
+        UserError: naming the key, its value and the smallest it may have.
+    """
+    for key, smallest in least.items():
+        value = config[key]
+        if min([value] if isinstance(value, int) else value) < smallest:
+            raise UserError(f"{group}{'.' if group else ''}{key}={value}: must be at least {smallest}")
+
+
 def run_folder(config: DictConfig, command: str, name: str) -> Path:
-    """The folder a run writes to: `out`, or a new one under runs/COMMAND. Nothing there is ever overwritten.
+    """The folder a run may write to: `out`, or a new one under runs/COMMAND. Nothing there is ever overwritten.
 
     Raises:
         UserError: if `out` is in use.
@@ -37,8 +48,6 @@ def run_folder(config: DictConfig, command: str, name: str) -> Path:
     out = Path(config.out) if config.out else Path("runs") / command / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(config, out)
     return out
 
 
@@ -60,8 +69,7 @@ def setup_device(config: DictConfig) -> torch.device:
         raise UserError(f"device={config.device} is unknown; choose one of: auto, cpu, cuda")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda: torch finds no CUDA device here; choose cpu, and see `forearm doctor`")
-    if config.threads < 0:
-        raise UserError(f"threads={config.threads}: must be 0 (all) or more")
+    at_least(config, threads=0)
     if config.threads:
         torch.set_num_threads(config.threads)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,24 +88,51 @@ def load_checkpoint(config: DictConfig, device: torch.device) -> Checkpoint:
         shipped = Path(str(files(models))) / "pretrained"
         folder = shipped / f"{env}-{obs}"
         if not folder.is_dir():
-            there = ", ".join(sorted(entry.name for entry in shipped.iterdir() if entry.is_dir()))
+            there = ", ".join(sorted(path.parent.name for path in shipped.glob("*/config.json")))
             raise UserError(
-                f"checkpoint=null: none is shipped for env={env} obs={obs} (shipped: {there}); "
+                f"checkpoint=null: none is shipped for env={env} obs={obs} (shipped: {there or 'none'}); "
                 f"train one and give its folder as checkpoint=…"
             )
     checkpoint = Checkpoint.load(folder, device)
     checkpoint.require(env, obs)
+    size = checkpoint.env_config.get("size")
+    if obs == "pixels" and size != config.env.size:
+        raise UserError(f"env.size={config.env.size}: the checkpoint was trained for env.size={size}")
     return checkpoint
 
 
 def make_env(config: DictConfig) -> ArmEnv:
+    """The environment that a config describes.
+
+    Raises:
+        UserError: for a size that cannot be rendered, or that the encoder cannot halve four times.
+    """
     from ..envs import make
 
-    return make(config.env.name, pixels=check_obs(config.obs) == "pixels", size=config.env.size)
+    pixels = check_obs(config.obs) == "pixels"
+    if config.env.size % 16:
+        raise UserError(f"env.size={config.env.size}: must be a multiple of 16")
+    try:
+        return make(config.env.name, pixels=pixels, size=config.env.size)
+    except ValueError as error:
+        raise UserError(f"env.{error}") from None
 
 
-def make_planner(settings: DictConfig, low: Any, high: Any, chunk: int, iterations_key: str = "planner") -> Planner:
-    """The planner that a config's planner group describes, over plans of `horizon` chunks.
+def check_energy(settings: dict[str, Any]) -> None:
+    """Makes sure that an energy group's names exist.
+
+    Raises:
+        UserError: naming the key and the valid choices.
+    """
+    from ..planner.energy import DISTANCES, REDUCTIONS
+
+    for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS}.items():
+        if settings[key] not in choices:
+            raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
+
+
+def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, group: str = "planner") -> Planner:
+    """The planner that the settings of a config's `group` describe, over plans of `horizon` chunks.
 
     Raises:
         UserError: for a setting that the planner has not, or a value it cannot take.
@@ -105,11 +140,11 @@ def make_planner(settings: DictConfig, low: Any, high: Any, chunk: int, iteratio
     from ..evaluation.controllers import action_space
     from ..planner import make_planner as make
 
-    values = as_dict(settings)
+    values = dict(settings)
     name, horizon = values.pop("name"), values.pop("horizon")
-    if not isinstance(horizon, int) or horizon < 1:
-        raise UserError(f"planner.horizon={horizon}: must be a whole number of model steps, at least 1")
+    if horizon < 1:
+        raise UserError(f"{group}.horizon={horizon}: must be at least 1 model step")
     try:
         return make(name, action_space(low, high, horizon, chunk), **values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"planner.{error}") from None
+    except ValueError as error:
+        raise UserError(f"{group}.{error}") from None

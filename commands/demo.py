@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cli import as_dict
-from .bench import load_goals
-from .common import load_checkpoint, make_env, make_planner, run_folder, setup_device
+from .bench import load_goals, write_film
+from .common import check_energy, load_checkpoint, make_env, make_planner, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -16,17 +16,20 @@ def run(config: DictConfig) -> None:
     from ..episodes.progress import progress_bar
     from ..evaluation.closed_loop import run_episodes
     from ..evaluation.controllers import Imagination
-    from ..evaluation.films import film
     from ..evaluation.results import Row, table, write_results
-    from ..evaluation.video import write_mp4
 
     device = setup_device(config)
     checkpoint = load_checkpoint(config, device)
-    planner = make_planner(config.planner, checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk)
+    energy = as_dict(config.energy)
+    check_energy(energy)
+    planner = make_planner(
+        as_dict(config.planner), checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk
+    )
     env = make_env(config)
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
-    controller = Imagination(checkpoint.model, planner, as_dict(config.energy), str(device))
+    write_config(config, out)
+    controller = Imagination(checkpoint.model, planner, energy, str(device))
     with progress_bar(f"demo {env.name}", len(manifest) * manifest.budget, "steps") as advance:
         episodes = run_episodes(env, manifest, controller, config.seed, advance)
     row = Row.from_episodes(
@@ -43,6 +46,5 @@ def run(config: DictConfig) -> None:
     )
     write_results(out / "results.json", [row], manifest.sha256)
     print(table([row]))
-    frames = film(env, episodes, range(len(manifest)), config.planner.name, controller.energies)
-    video = write_mp4(out / f"{env.name}.mp4", frames, fps=env.metadata["render_fps"])
-    print(f"video: {video}")
+    if video := write_film(out / f"{env.name}.mp4", env, episodes, len(manifest), config.planner.name):
+        print(f"video: {video}")

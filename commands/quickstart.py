@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..cli import as_dict
+from ..errors import UserError
 from . import bench
-from .common import check_obs, make_env, setup_device, write_config
-from .train import train
+from .common import at_least, check_obs, make_env, setup_device, write_config
+from .train import check_model, objective, train, training_settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from ..envs import ArmEnv
+
+MAY_CHANGE = ("out", "workers", "device", "threads")
+"""What a run may be gone on with in another way."""
 
 
 def run(config: DictConfig) -> None:
@@ -25,25 +32,58 @@ def run(config: DictConfig) -> None:
     out = Path(config.out or Path("runs/quickstart") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}")
     device = setup_device(config)
     env = make_env(config)
-    out.mkdir(parents=True, exist_ok=True)
+    request = RecordRequest(env.name, seed=config.seed, episodes=config.record_episodes, config=env.config)
+    _check(config, env, request.length)
+    _check_folder(config, out)
     write_config(config, out)
     try:
         print(f"1/3 record: {config.record_episodes} episodes of play")
-        request = RecordRequest(
-            env=env.name, seed=config.seed, episodes=config.record_episodes, config=dict(env.config)
-        )
         record(request, out / "data", workers=config.workers, progress=True)
         print(f"2/3 train: {config.steps} steps on {device}")
         resume = (out / "train" / SNAPSHOT).exists()
-        (out / "train").mkdir(exist_ok=True)
         folder = train(config, Dataset.open(out / "data"), out / "train", device, resume)
         print(f"3/3 bench: {config.episodes} held-out goals")
         checkpoint = Checkpoint.load(folder, device)
         entries = bench.make_entries(config, env, checkpoint, device)
         manifest = make_goals(env, config.episodes, config.seed)
-        (out / "bench").mkdir(exist_ok=True)
         command = f"forearm quickstart env={env.name} obs={config.obs} seed={config.seed}"
         bench.measure(config, env, manifest, entries, out / "bench", command)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm quickstart … out={out}") from None
     print(f"done in {(time.perf_counter() - begun) / 60:.1f} minutes: {out}")
+
+
+def _check(config: DictConfig, env: ArmEnv, length: int) -> None:
+    """What the steps would find wrong when it is their turn, found now."""
+    at_least(config, record_episodes=2, workers=1, episodes=1, seed=0)
+    training_settings(config)
+    objective(config)
+    check_model(config, length)
+    (size,) = env.action_space.shape or (0,)
+    bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
+
+
+def _check_folder(config: DictConfig, out: Path) -> None:
+    """Makes sure that `out` is free, or an unfinished quickstart with the same settings.
+
+    Raises:
+        UserError: naming what is in the way, or the key and both values.
+    """
+    from omegaconf import OmegaConf
+
+    if out.exists() and not (out / "config.yaml").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
+    if (out / "bench" / "report.html").exists():
+        raise UserError(f"out={out}: is finished and nothing is overwritten; choose another folder")
+    if (out / "config.yaml").exists():
+        before, now = _flat(as_dict(OmegaConf.load(out / "config.yaml"))), _flat(as_dict(config))
+        for key in [*now, *before]:
+            if key not in MAY_CHANGE and now.get(key) != before.get(key):
+                raise UserError(f"{key}={now.get(key)}: {out} was begun with {key}={before.get(key)}; keep it to go on")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .common import check_obs
+from .common import make_env
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,7 +18,8 @@ def run(config: DictConfig) -> None:
 
     if config.policy not in POLICIES:
         raise UserError(f"policy={config.policy} is unknown; choose one of: {', '.join(POLICIES)}")
-    pixels = check_obs(config.obs) == "pixels"
+    env = make_env(config)  # whatever keeps it from being made is said before anything is written
+    env.close()
     out = Path(config.out or f"data/{config.env.name}-{config.obs}-{config.policy}")
     request = RecordRequest(
         env=config.env.name,
@@ -26,7 +27,7 @@ def run(config: DictConfig) -> None:
         seed=config.seed,
         episodes=config.episodes,
         length=config.length,
-        config={"pixels": pixels, "size": config.env.size},
+        config=env.config,
     )
     manifest = record(request, out, workers=config.workers, progress=True)
     print(f"{manifest.episodes} episodes, {manifest.frames} frames in {out}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import check_obs, run_folder, setup_device, write_config
+from .common import at_least, check_obs, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from ..episodes import Dataset
     from ..models.world_model import Architecture
+    from ..training.loop import Settings
+    from ..training.objectives import Objective
 
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
@@ -48,47 +52,94 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     from ..episodes.progress import progress_bar
     from ..evaluation.plots import loss_curves
     from ..models.world_model import WorldModel
-    from ..training.loop import CHECKPOINT, Settings, Trainer, read_log
-    from ..training.objectives import make_objective
+    from ..training.loop import CHECKPOINT, Trainer, read_log
 
-    try:
-        settings = Settings(**{key: config[key] for key in SETTINGS if key in config})
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    settings = training_settings(config)
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
-    objective_settings = as_dict(config.objective)
-    objective = make_objective(objective_settings.pop("name"), model, **objective_settings)
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = TASKS[data.manifest.request.env].tracked
-    trainer = Trainer(model, objective, data, config.obs, tracked, settings, out, device, identity, resume)
+    trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
+    write_config(config, out)
     if resume:
-        write_config(config, out)
         print(f"resumed {out} at step {trainer.step}")
     frames = settings.batch * (settings.horizon + 1)
-    try:
-        with (
-            closing(SummaryWriter(str(out), purge_step=trainer.step)) as board,
-            progress_bar("train", settings.steps * frames, "frames", trainer.step * frames) as advance,
-        ):
+    with (
+        ctrl_c() as pressed,
+        closing(SummaryWriter(str(out), purge_step=trainer.step)) as board,
+        progress_bar("train", settings.steps * frames, "frames", trainer.step * frames) as advance,
+    ):
 
-            def record(line: dict[str, float]) -> None:
-                for key, value in line.items():
-                    if key != "step":
-                        board.add_scalar(key, value, int(line["step"]))
+        def record(line: dict[str, float]) -> None:
+            for key, value in line.items():
+                if key != "step":
+                    board.add_scalar(key, value, int(line["step"]))
 
-            for validation in trainer.run(record):
-                advance(frames)
-                if validation:
-                    print(f"step {trainer.step}: {validation.words}")
-    except KeyboardInterrupt:
-        trainer.save()
-        raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})") from None
+        for validation in trainer.run(record):
+            advance(frames)
+            if validation:
+                print(f"step {trainer.step}: {validation.words}")
+            if pressed():
+                trainer.save()
+                raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
     return out / CHECKPOINT
+
+
+@contextmanager
+def ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Holds the first Ctrl-C back, so that a step is never left half-done, and yields whether it was pressed; the
+    second one interrupts at once."""
+    pressed = False
+
+    def hold(number: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def training_settings(config: DictConfig) -> Settings:
+    """How to train, of a config. UserError for a value that cannot be."""
+    from ..training.loop import Settings
+
+    try:
+        return Settings(**{key: config[key] for key in SETTINGS})
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def objective(config: DictConfig) -> Objective:
+    from ..training.objectives import make_objective
+
+    settings = as_dict(config.objective)
+    return make_objective(settings.pop("name"), **settings)
+
+
+def check_model(config: DictConfig, length: int) -> None:
+    """Makes sure that the config's model can be built, and that its windows fit into episodes of `length` steps.
+
+    Raises:
+        UserError: naming the key and what it may be.
+    """
+    from ..models.predictor import PREDICTORS
+
+    m = config.model
+    at_least(m, "model", chunk=1, latent=1, features=1, predictor_width=1, predictor_depth=0, encoder_width=0)
+    if m.predictor not in PREDICTORS:
+        raise UserError(f"model.predictor={m.predictor} is unknown; choose one of: {', '.join(PREDICTORS)}")
+    if m.chunk * config.horizon > length:
+        raise UserError(
+            f"model.chunk={m.chunk} x horizon={config.horizon}: must be at most {length}, the steps of an episode"
+        )
 
 
 def architecture(config: DictConfig, data: Dataset) -> Architecture:
@@ -98,10 +149,8 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
     columns = data.manifest.columns
     if config.obs not in columns:
         raise UserError(f"obs={config.obs}: {data.folder} was recorded without it; it has {', '.join(sorted(columns))}")
+    check_model(config, data.manifest.length)
     m = config.model
-    span, length = m.chunk * config.horizon, data.manifest.length
-    if m.chunk < 1 or span > length:
-        raise UserError(f"model.chunk={m.chunk} x horizon={config.horizon}: must lie in 1 … {length}, an episode")
     kind = "cnn" if config.obs == "pixels" else "mlp"
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(

@@ -35,13 +35,16 @@ class Controller(Protocol):
 @dataclass(frozen=True)
 class Episodes:
     """What happened. `distance` (B, budget) metres after each step; `states` (B, budget + 1, F), to render later;
-    `act_seconds` one a call, for all problems together."""
+    `plans` (budget,) the call of the controller that chose each step's action; `act_seconds` one a call, for all
+    problems together; `energies` (B,) one a call, of the plans, where there were any."""
 
     manifest: GoalManifest
     distance: np.ndarray
     states: np.ndarray
     actions: np.ndarray
-    act_seconds: list[float] = field(default_factory=list)
+    plans: np.ndarray
+    act_seconds: list[float]
+    energies: list[np.ndarray] = field(default_factory=list)
 
     @property
     def success(self) -> np.ndarray:
@@ -73,12 +76,17 @@ def run_episodes(
     seed: int,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> Episodes:
-    """Runs every problem of a manifest to its budget; `advance(steps)` is told of progress in environment steps."""
+    """Runs every problem of a manifest to its budget; `advance(steps)` is told of progress in environment steps.
+
+    Raises:
+        ValueError: for actions that are not finite, outside [-1, 1], or of another shape.
+    """
     problems, budget = len(manifest), manifest.budget
     states = np.empty((problems, budget + 1, manifest.start.shape[1]))
     states[:, 0] = manifest.start
     distance = np.empty((problems, budget))
     executed = np.empty((problems, budget, *(env.action_space.shape or ())))
+    plans = np.empty(budget, int)
     act_seconds: list[float] = []
     controller.begin(manifest, observe_goals(env, manifest), seed)
     step = 0
@@ -90,9 +98,11 @@ def run_episodes(
         begun = time.perf_counter()
         actions = controller.act(stack(observations), states[:, step])[:, : budget - step]
         act_seconds.append(time.perf_counter() - begun)
-        if not np.isfinite(actions).all() or np.abs(actions).max() > 1.0:
-            raise ValueError("a controller gave an action outside [-1, 1]")
         count = actions.shape[1]
+        if actions.shape != (problems, count, *executed.shape[2:]) or count < 1:
+            raise ValueError(f"a controller gave actions of shape {actions.shape}, not (B, K, A)")
+        if not (np.abs(actions) <= 1.0).all():
+            raise ValueError("a controller gave an action that is NaN or outside [-1, 1]")
         for problem in range(problems):
             env.load_state(states[problem, step])
             env.set_goal(manifest.goal[problem])
@@ -101,6 +111,7 @@ def run_episodes(
                 distance[problem, step + k] = env.distance()
                 states[problem, step + k + 1] = env.save_state()
         executed[:, step : step + count] = actions
+        plans[step : step + count] = len(act_seconds) - 1
         step += count
         advance(count * problems)
-    return Episodes(manifest, distance, states, executed, act_seconds)
+    return Episodes(manifest, distance, states, executed, plans, act_seconds, list(getattr(controller, "energies", ())))

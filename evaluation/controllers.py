@@ -15,6 +15,9 @@ from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
 from .goals import GoalManifest
 
+SEEDS = 1_000_000
+"""From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
+
 
 class Zero:
     """The arm stands still."""
@@ -36,12 +39,11 @@ class Random:
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals
-        self._problems = len(manifest)
-        self._rng = np.random.default_rng(seed)
+        self._rngs = [np.random.default_rng(seed * SEEDS + b) for b in range(len(manifest))]
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations, states
-        return self._rng.uniform(-1.0, 1.0, (self._problems, 1, 5)).repeat(self.chunk, axis=1)
+        return np.stack([rng.uniform(-1.0, 1.0, (1, 5)) for rng in self._rngs]).repeat(self.chunk, axis=1)
 
 
 class Expert:
@@ -80,7 +82,7 @@ class Imagination:
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
             self._goal = self.model.encode(self._tensors(goals))
-        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * len(manifest))
+        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * SEEDS)
         self.energies = []
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
@@ -111,7 +113,7 @@ class Oracle:
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals
         self._goals = manifest.goal
-        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * len(manifest))
+        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * SEEDS)
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations

@@ -16,23 +16,18 @@ def film(
     episodes: Episodes,
     problems: Sequence[int],
     planner: str,
-    energies: Sequence[np.ndarray] = (),
     note: str = "",
 ) -> Iterator[np.ndarray]:
-    """Frames (H, W, 3) uint8 of some problems' episodes, one after the other; the last is held for a second.
-
-    `energies` are the executed plans' (B,), one for each call of the controller, evenly over the episode.
-    """
+    """Frames (H, W, 3) uint8 of some problems' episodes, one after the other; the last is held for a second."""
     budget = episodes.manifest.budget
     milliseconds = 1e3 * np.array(episodes.act_seconds) / len(episodes.manifest)
-    stride = -(-budget // max(len(milliseconds), 1))
     for problem in problems:
         env.load_state(episodes.manifest.goal[problem])
         goal = env.observe()["pixels"] if env.config["pixels"] else env.render_scene(240)
         page = EpisodeFilm(env.name, planner, budget, note=note)
         for step in range(budget):
             env.load_state(episodes.states[problem, step + 1])
-            plan = step // stride
+            plan = episodes.plans[step]
             distance = float(episodes.distance[problem, step])
             frames = 1 if step < budget - 1 else 1 + env.metadata["render_fps"]
             yield from [
@@ -43,7 +38,7 @@ def film(
                         seen=env.observe().get("pixels"),
                         step=step + 1,
                         success=distance < episodes.manifest.tolerance,
-                        energy=float(energies[plan][problem]) if plan < len(energies) else None,
+                        energy=float(episodes.energies[plan][problem]) if episodes.energies else None,
                         plan_ms=float(milliseconds[plan]),
                         distance_cm=100 * distance,
                     )

@@ -92,7 +92,7 @@ class GoalManifest:
                 states = {name: file.get_tensor(name) for name in ("start", "goal")}
             schema, sha256 = header.pop("schema"), header.pop("sha256")
             manifest = cls(**header, **states)
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise GoalError(f"goals={path}: not a goal manifest ({error})") from None
         if schema != SCHEMA or manifest.sha256 != sha256:
             raise GoalError(f"goals={path}: its content does not match its hash; make it anew")

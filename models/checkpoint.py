@@ -73,7 +73,7 @@ class Checkpoint:
         try:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             if config["format"] != FORMAT:
-                raise CheckpointError(f"{folder / CONFIG}: format={config['format']!r}; this version reads {FORMAT}")
+                raise CheckpointError(f"format={config['format']!r}; this version reads {FORMAT}")
             model = WorldModel(_architecture(config["architecture"]))
             checkpoint = cls(
                 model,
@@ -84,12 +84,14 @@ class Checkpoint:
                 tuple(config["action_high"]),
                 config["about"],
             )
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{folder / CONFIG}: not a checkpoint's configuration ({error!r})") from None
         try:
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (safetensors.SafetensorError, FileNotFoundError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split())[:300]
             raise CheckpointError(f"{folder / WEIGHTS}: cannot be loaded ({reason})") from None
         model.to(device).eval().requires_grad_(False)
         return checkpoint

@@ -17,12 +17,18 @@ import torch
 from torch import Tensor
 
 from ..episodes import Dataset, WindowSampler, evaluation_windows, windows
+from ..errors import UserError
 from ..files import replacing
 from ..models.checkpoint import Checkpoint
 from ..models.world_model import WorldModel
 from . import snapshot
 from .objectives import Objective
 from .validation import Validation, validate
+
+
+class TrainingError(UserError):
+    """Training diverged."""
+
 
 LOG, SNAPSHOT, CHECKPOINT = "log.jsonl", "snapshot.safetensors", "checkpoint"
 VALIDATION_WINDOWS = 400
@@ -46,11 +52,14 @@ class Settings:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "horizon", "log_every", "validate_every", "save_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        least = dict.fromkeys(("steps", "batch", "horizon", "log_every", "validate_every", "save_every"), 1)
+        for key, smallest in {**least, "seed": 0}.items():
+            if getattr(self, key) < smallest:
+                raise ValueError(f"{key}={getattr(self, key)}: must be at least {smallest}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
         if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision={self.precision}: choose one of auto, bf16, fp32")
+            raise ValueError(f"precision={self.precision} is unknown; choose one of: auto, bf16, fp32")
 
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then a cosine down to 2 %."""
@@ -88,7 +97,7 @@ class Trainer:
         identity: Mapping[str, Any],
         resume: bool = False,
     ) -> None:
-        self.model, self.objective, self.settings = model.to(device), objective.to(device), settings
+        self.model, self.settings = model.to(device), settings
         self.data, self.obs, self.tracked, self.out, self.device = data, obs, tracked, out, device
         parts = list(model.architecture.observations)
         self.columns = data.load("train", [*parts, "action"])
@@ -97,6 +106,8 @@ class Trainer:
         if not resume:
             vectors = {p: torch.from_numpy(c).flatten(0, 1) for p, c in self.columns.items() if p != "pixels"}
             model.fit_normaliser(vectors)
+        objective.begin(model)
+        self.objective = objective.to(device)
         # Fused AdamW is one kernel for all parameters; the unfused one is a tenth of a small model's step.
         self.optimizer = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
@@ -110,21 +121,32 @@ class Trainer:
         self._log = out / LOG
         if resume:
             self.step = snapshot.load(out / SNAPSHOT, self._modules, self.optimizer, self.identity)
-            self._forget_after(self.step)
 
     def run(self, record: Callable[[dict[str, float]], None] = lambda line: None) -> Iterator[Validation | None]:
-        """Trains to the end, yielding once a step the validation if there was one; `record` gets each log line."""
+        """Trains to the end, yielding once a step the validation if there was one; `record` gets each log line.
+
+        Raises:
+            TrainingError: when the loss is not finite any more.
+        """
         s = self.settings
         span = self.model.chunk * s.horizon
         sampler = WindowSampler(len(self.columns["action"]), self.data.manifest.length, span, s.batch, s.seed)
         self.model.train()
+        self._forget_after(self.step)
+        if self.step == 0:
+            self.save()  # whatever happens from here on, it can be resumed
         while self.step < s.steps:
             batch = windows(self.columns, *sampler.indices(self.step), self.model.chunk, s.horizon)
             line = self._train_step({name: torch.from_numpy(array).to(self.device) for name, array in batch.items()})
             self.step += 1
             last = self.step == s.steps
             if self.step % s.log_every == 0 or last:
-                self._write(record, {"step": self.step, **{k: float(v) for k, v in line.items()}})
+                values = {key: float(value) for key, value in line.items()}
+                if not math.isfinite(values["loss"]):
+                    raise TrainingError(
+                        f"learning_rate={s.learning_rate}: the loss diverged by step {self.step}; lower it"
+                    )
+                self._write(record, {"step": self.step, **values})
             self.validation = None
             if self.step % s.validate_every == 0 or last:
                 self.validation = self._validate()
@@ -134,7 +156,7 @@ class Trainer:
             yield self.validation
 
     def save(self) -> None:
-        snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
+        """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former."""
         request = self.data.manifest.request
         size = self.model.architecture.action_size
         about = {
@@ -150,6 +172,7 @@ class Trainer:
         env_config = dict(self.data.manifest.env_config)
         bounds = (-1.0,) * size, (1.0,) * size
         Checkpoint(self.model, request.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
+        snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         s = self.settings

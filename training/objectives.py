@@ -6,13 +6,19 @@ z is (B, H + 1, D): the embeddings of a batch of windows.
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..models.world_model import WorldModel
+
+
+class ObjectiveError(UserError, ValueError):
+    """An objective, or a setting of one, does not exist or cannot be."""
 
 
 class Objective(nn.Module):
@@ -21,7 +27,7 @@ class Objective(nn.Module):
     weight: float
 
     def begin(self, model: WorldModel) -> None:
-        """Called once, before training."""
+        """Called once, before training, when the model has its normaliser."""
 
     def targets(self, observation: Mapping[str, Tensor], z: Tensor) -> Tensor:
         """What predictions are compared to: embeddings like z, of observation parts (B (H + 1), …)."""
@@ -65,7 +71,7 @@ class VICReg(Objective):
     """Variance and covariance terms of VICReg (Bardes, Ponce and LeCun 2022, arXiv 2105.04906): every dimension has a
     deviation of at least 1, and no two tell the same."""
 
-    def __init__(self, weight: float = 1.0, covariance: float = 0.04) -> None:
+    def __init__(self, weight: float = 1.0, covariance: float = 0.2) -> None:
         super().__init__()
         self.weight = weight
         self.covariance = covariance
@@ -87,6 +93,8 @@ class EMA(Objective):
 
     def __init__(self, decay: float = 0.996) -> None:
         super().__init__()
+        if not 0 <= decay <= 1:
+            raise ObjectiveError(f"objective.decay={decay}: must lie in [0, 1]")
         self.weight = 0.0
         self.decay = decay
 
@@ -111,14 +119,20 @@ class EMA(Objective):
 OBJECTIVES: dict[str, type[Objective]] = {"vicreg": VICReg, "sigreg": SIGReg, "ema": EMA}
 
 
-def make_objective(name: str, model: WorldModel, **settings: float) -> Objective:
-    """An objective by name, ready for `model`.
+def make_objective(name: str, **settings: float) -> Objective:
+    """An objective by name.
 
     Raises:
-        ValueError: naming the valid names.
+        ObjectiveError: naming the valid names or settings, or the value that cannot be.
     """
     if name not in OBJECTIVES:
-        raise ValueError(f"objective={name} is unknown; choose one of: {', '.join(OBJECTIVES)}")
-    objective = OBJECTIVES[name](**settings)
-    objective.begin(model)
-    return objective
+        raise ObjectiveError(f"objective={name} is unknown; choose one of: {', '.join(OBJECTIVES)}")
+    known = inspect.signature(OBJECTIVES[name]).parameters
+    for key, value in settings.items():
+        if key not in known:
+            raise ObjectiveError(
+                f"objective.{key}={value}: {name} has no such setting; choose from: {', '.join(known)}"
+            )
+        if not value >= 0:
+            raise ObjectiveError(f"objective.{key}={value}: must not be negative")
+    return OBJECTIVES[name](**settings)

@@ -51,7 +51,7 @@ def load(
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         step, begun = int(metadata["step"]), json.loads(metadata["settings"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ResumeError(f"resume=true: there is no {path.name} in {path.parent}; start with resume=false") from None
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ResumeError(f"{path}: not a snapshot ({error})") from None
@@ -59,7 +59,11 @@ def load(
         if begun.get(key) != value:
             raise ResumeError(f"{key}={value}: this training was begun with {key}={begun.get(key)}; keep it to resume")
     for name, module in modules.items():
-        module.load_state_dict({k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")})
+        own = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            raise ResumeError(f"{path}: is of another version ({' '.join(str(error).split())[:200]})") from None
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
