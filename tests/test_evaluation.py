@@ -1,0 +1,297 @@
+"""Goal manifests that cannot be solved by doing nothing, and the closed loop that judges what is done."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from forearm.cli import compose
+from forearm.commands.bench import load_goals
+from forearm.envs import TASKS, ArmEnv, make
+from forearm.episodes import RecordRequest
+from forearm.episodes.recorder import record_episode
+from forearm.errors import UserError
+from forearm.evaluation.bench import Entry, run_entry
+from forearm.evaluation.closed_loop import Batch, Controller, Episodes, run_episodes
+from forearm.evaluation.controllers import Expert, Imagination, Oracle, Random, Zero, action_space
+from forearm.evaluation.films import film
+from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
+from forearm.models.world_model import Architecture, WorldModel
+from forearm.planner import make_planner
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+COUNT = 4
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def env(request: pytest.FixtureRequest) -> ArmEnv:
+    return make(request.param, pixels=False)
+
+
+@pytest.fixture(scope="module")
+def goals(env: ArmEnv) -> GoalManifest:
+    return make_goals(env, COUNT, seed=3)
+
+
+@pytest.fixture(scope="module")
+def reach() -> ArmEnv:
+    return make("reach", pixels=False)
+
+
+@pytest.fixture(scope="module")
+def reach_goals(reach: ArmEnv) -> GoalManifest:
+    return make_goals(reach, COUNT, seed=3)
+
+
+# Manifests
+
+
+def test_goals_repeat(env: ArmEnv, goals: GoalManifest) -> None:
+    assert len(goals) == COUNT and goals.env == env.name and goals.budget == env.task.budget
+    assert make_goals(make(env.name, pixels=False), COUNT, seed=3).sha256 == goals.sha256
+    assert make_goals(env, COUNT - 1, seed=3).sha256 == goals.first(COUNT - 1).sha256
+    assert make_goals(env, COUNT, seed=4).sha256 != goals.sha256
+    assert len(np.unique(goals.start, axis=0)) == len(np.unique(goals.goal, axis=0)) == COUNT
+
+
+def test_no_goal_is_solved_by_waiting(env: ArmEnv, goals: GoalManifest) -> None:
+    for start, goal in zip(goals.start, goals.goal, strict=True):
+        env.load_state(start)
+        env.set_goal(goal)
+        for _ in range(goals.budget):
+            assert env.distance() >= goals.tolerance
+            env.advance(np.zeros(5))
+        env.load_state(goal)
+        assert env.distance() < 1e-6
+
+
+def test_a_solved_start_is_drawn_again(reach: ArmEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    from forearm.evaluation import goals as module
+
+    every = [module.make_goals(reach, COUNT, seed=0).start[i] for i in range(COUNT)]
+    solved = module._solved_by_waiting
+    monkeypatch.setattr(
+        module, "_solved_by_waiting", lambda env, b: np.array_equal(env.save_state(), every[1]) or solved(env, b)
+    )
+    kept = module.make_goals(reach, COUNT, seed=0).start
+    assert np.array_equal(kept[: COUNT - 1], np.delete(every, 1, axis=0))
+
+
+def test_evaluations_meet_no_recorded_episode(reach: ArmEnv) -> None:
+    seed = 0
+    goals = make_goals(reach, 20, seed)
+    request = RecordRequest("reach", policy="random", seed=seed, episodes=20, length=1)
+
+    class Still:
+        def reset(self) -> None: ...
+        def act(self) -> np.ndarray:
+            return np.zeros(5)
+
+    recorded = [record_episode(request, i, reach, lambda *_: Still())["sim"][0] for i in range(20)]
+    assert not {state.tobytes() for state in recorded} & {state.tobytes() for state in goals.start}
+
+
+def test_the_hash_speaks_of_every_bit(reach_goals: GoalManifest) -> None:
+    goal, start = reach_goals.goal.copy(), reach_goals.start.copy()
+    goal[-1, -1] = np.nextafter(goal[-1, -1], 9)
+    start[0, 0] = np.nextafter(start[0, 0], 9)
+    others = [
+        *(replace(reach_goals, goal=goal), replace(reach_goals, start=start), reach_goals.first(3)),
+        *(replace(reach_goals, tolerance=0.03), replace(reach_goals, budget=31), replace(reach_goals, hold=4)),
+        *(replace(reach_goals, env="push"), replace(reach_goals, seed=4), replace(reach_goals, versions={})),
+    ]
+    assert len({manifest.sha256 for manifest in [reach_goals, *others]}) == 1 + len(others)
+
+
+def test_manifests_come_back_as_they_were(reach_goals: GoalManifest, tmp_path: Path) -> None:
+    reach_goals.save(tmp_path / "goals.safetensors")
+    loaded = GoalManifest.load(tmp_path / "goals.safetensors")
+    assert loaded.sha256 == reach_goals.sha256 and loaded.header == reach_goals.header
+    np.testing.assert_array_equal(loaded.start, reach_goals.start)
+    np.testing.assert_array_equal(loaded.goal, reach_goals.goal)
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], Any]) -> None:
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["goals"])
+        states = {name: file.get_tensor(name).copy() for name in ("start", "goal")}
+    change(header, states)
+    save_file(states, path, metadata={"goals": json.dumps(header)})
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "missing": lambda p: p.unlink(),
+    "a folder": lambda p: (p.unlink(), p.mkdir()),
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[:-9]),
+    "empty": lambda p: p.write_bytes(b""),
+    "flipped bit": lambda p: p.write_bytes(p.read_bytes()[:-1] + bytes([p.read_bytes()[-1] ^ 1])),
+    "foreign": lambda p: save_file({"x": np.zeros(3)}, p),
+    "foreign header": lambda p: save_file({"x": np.zeros(3)}, p, metadata={"goals": "null"}),
+    "no goals": lambda p: rewrite(p, lambda header, states: states.pop("goal")),
+    "easier": lambda p: rewrite(p, lambda header, states: header.update(tolerance=1.0)),
+    "other schema": lambda p: rewrite(p, lambda header, states: header.update(schema=2)),
+    "more keys": lambda p: rewrite(p, lambda header, states: header.update(more=2)),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damaged_manifests_are_refused(reach_goals: GoalManifest, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "goals.safetensors"
+    reach_goals.save(path)
+    DAMAGE[kind](path)
+    with pytest.raises(GoalError, match=r"goals=.*goals\.safetensors: (not a goal manifest|its content)"):
+        GoalManifest.load(path)
+
+
+def test_goals_are_those_asked_for(reach: ArmEnv, reach_goals: GoalManifest, tmp_path: Path) -> None:
+    path = tmp_path / "goals.safetensors"
+    reach_goals.save(path)
+    for episodes, count in ((2, 2), (COUNT, COUNT), (99, COUNT)):
+        config = compose("bench", ["env=reach", "obs=state", f"goals={path}", f"episodes={episodes}"])
+        assert load_goals(config, reach).sha256 == reach_goals.first(count).sha256
+    with pytest.raises(UserError, match="made for env=reach, not for this env=push"):
+        load_goals(compose("bench", ["env=push", f"goals={path}"]), make("push", pixels=False))
+
+
+# The closed loop
+
+
+def imagination(samples: int = 8, chunk: int = 2) -> Imagination:
+    import torch
+
+    torch.manual_seed(0)
+    model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=chunk, latent=6)).eval()
+    torch.nn.init.normal_(model.predictor.change.weight)  # pyright: ignore[reportAttributeAccessIssue]
+    space = action_space([-1] * 5, [1] * 5, 3, chunk)
+    return Imagination(model, make_planner("cem", space, samples=samples, iterations=2), {"reduce": "min"})
+
+
+def controllers(env: ArmEnv) -> dict[str, Controller]:
+    oracle = make_planner("cem", action_space([-1] * 5, [1] * 5, 2, 2), samples=4, iterations=1, elites=0.5)
+    return {
+        "zero": Zero(),
+        "random": Random(3),
+        "expert": Expert(env),
+        "imagination": imagination(),
+        "oracle": Oracle(env, oracle, {"reduce": "min"}),
+    }
+
+
+@pytest.mark.parametrize("name", ["zero", "random", "expert", "imagination", "oracle"])
+def test_problems_in_lockstep_are_problems_alone(reach: ArmEnv, reach_goals: GoalManifest, name: str) -> None:
+    manifest = replace(reach_goals, budget=9)
+    together = run_episodes(reach, manifest, controllers(reach)[name], seed=1)
+    again = run_episodes(reach, manifest, controllers(reach)[name], seed=1)
+    assert together.distance.shape == (COUNT, 9) and together.states.shape == (COUNT, 10, manifest.start.shape[1])
+    np.testing.assert_array_equal(again.states, together.states)  # a seed repeats
+    np.testing.assert_array_equal(again.actions, together.actions)
+    few = run_episodes(reach, manifest.first(2), controllers(reach)[name], seed=1)
+    np.testing.assert_allclose(few.actions, together.actions[:2], atol=1e-5)
+    np.testing.assert_allclose(few.distance, together.distance[:2], atol=1e-5)
+    other = run_episodes(reach, manifest, controllers(reach)[name], seed=2)
+    assert np.array_equal(other.actions, together.actions) == (name in ("zero", "expert"))
+
+
+def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest) -> None:
+    manifest = replace(goals, budget=12)
+    found = run_episodes(env, manifest, Random(4), seed=0)
+    for problem in range(COUNT):
+        env.load_state(manifest.start[problem])
+        env.set_goal(manifest.goal[problem])
+        for step in range(12):
+            env.advance(found.actions[problem, step])
+            assert found.distance[problem, step] == env.distance()
+            np.testing.assert_array_equal(found.states[problem, step + 1], env.save_state())
+
+
+def test_the_expert_succeeds_and_zero_fails(env: ArmEnv, goals: GoalManifest) -> None:
+    told = []
+    expert = run_episodes(env, goals, Expert(env), seed=0, advance=told.append)
+    assert sum(told) == COUNT * goals.budget
+    assert expert.success.mean() >= 0.75 and (expert.reached >= expert.success).all()
+    zero = run_episodes(env, goals, Zero(), seed=0)
+    assert not zero.success.any() and not zero.reached.any()
+
+
+class Replay:
+    """Gives actions (B, T, A) in chunks."""
+
+    def __init__(self, actions: np.ndarray, chunk: int) -> None:
+        self.actions, self.chunk = actions, chunk
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        self.step = 0
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        self.step += self.chunk
+        return self.actions[:, self.step - self.chunk : self.step]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 7, 10])
+def test_a_budget_need_not_be_a_number_of_chunks(reach: ArmEnv, reach_goals: GoalManifest, chunk: int) -> None:
+    manifest = replace(reach_goals, budget=9)
+    actions = np.random.default_rng(0).uniform(-1, 1, (COUNT, 20, 5))
+    found = run_episodes(reach, manifest, Replay(actions, chunk), seed=0)
+    np.testing.assert_array_equal(found.actions, actions[:, :9])
+    assert len(found.act_seconds) == -(-9 // chunk)
+    assert found.plans.tolist() == [step // chunk for step in range(9)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1.001, -3.0])
+def test_actions_that_cannot_be_are_refused(reach: ArmEnv, reach_goals: GoalManifest, bad: float) -> None:
+    actions = np.zeros((COUNT, 30, 5))
+    actions[1, 7, 3] = bad
+    with pytest.raises(ValueError, match=r"NaN or outside \[-1, 1\]"):
+        run_episodes(reach, reach_goals, Replay(actions, 3), seed=0)
+
+
+@pytest.mark.parametrize("shape", [(COUNT, 0, 5), (COUNT, 2, 4), (COUNT - 1, 2, 5)])
+def test_actions_of_another_shape_are_refused(reach: ArmEnv, reach_goals: GoalManifest, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \(\d, \d, \d\), not \(B, K, A\)"):
+        run_episodes(reach, reach_goals, Replay(np.zeros(shape), 2), seed=0)
+
+
+def test_success_is_at_the_end(reach_goals: GoalManifest) -> None:
+    near, far = 0.5 * reach_goals.tolerance, 2 * reach_goals.tolerance
+    distance = np.full((COUNT, 20), far)
+    distance[0, -5:] = near  # just held
+    distance[1, 3:18] = near  # lost at the end
+    distance[2, -4:] = near  # too late
+    nothing = np.zeros((COUNT, 20, 5))
+    episodes = Episodes(reach_goals, distance, nothing, nothing, np.arange(20), [0.0] * 20)
+    assert reach_goals.hold == 5
+    assert episodes.success.tolist() == [True, False, False, False]
+    assert episodes.reached.tolist() == [True, True, True, False]
+
+
+# Benches
+
+
+def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManifest) -> None:
+    manifest = replace(reach_goals, budget=8)
+    entry = Entry("cem", "planner", imagination(), seeds=[0, 5], labels={"samples": 8})
+    told = []
+    rows, episodes = run_entry(reach, manifest, "state", entry, told.append)
+    assert sum(told) == entry.steps(manifest) == (2 * COUNT + 1) * 8
+    assert [row.seed for row in rows] == [0, 5]
+    for row in rows:
+        assert (row.env, row.obs, row.planner, row.episodes, row.samples) == ("reach", "state", "cem", COUNT, 8)
+        assert row.evaluations == 16 and row.plan_ms_p50 and row.plan_ms_p95 and row.plan_ms_batched
+    assert len(episodes.energies) == 4 and all(energy.shape == (COUNT,) for energy in episodes.energies)
+    assert len(episodes.act_seconds) == 4, "the episodes are those of all problems, not of the one that was timed"
+
+    few, _ = run_entry(reach, manifest, "state", Entry("zero", "floor", Zero(), [0], episodes=2, timed=False))
+    assert few[0].episodes == 2 and few[0].evaluations == 0
+
+
+def test_films_show_what_happened(reach: ArmEnv, reach_goals: GoalManifest) -> None:
+    manifest = replace(reach_goals, budget=5).first(2)
+    episodes = run_episodes(reach, manifest, imagination(chunk=4), seed=0)
+    frames = list(film(reach, episodes, range(2), "cem"))
+    assert len(frames) == 2 * (5 + 10)  # the last one is held for a second
+    assert len({frame.tobytes() for frame in frames}) == 2 * 5
+    assert all(frame.shape == frames[0].shape and frame.dtype == np.uint8 for frame in frames)
