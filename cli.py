@@ -114,20 +114,20 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     with initialize_config_module(f"{__package__}.configs", version_base="1.3"):
         root = hydra_compose(config_name)
         groups = [override for override in overrides if _chooses(override, root)]
-        defaults = hydra_compose(config_name, groups)
-        settings = [_setting(override, defaults, config_name) for override in overrides if override not in groups]
-        for override in settings:  # one at a time, so that an error is about one
-            try:
-                hydra_compose(config_name, [*groups, override])
+        config, defaults = hydra_compose(config_name, groups), hydra_compose(config_name, groups)
+        for override in overrides:
+            if override in groups:
+                continue
+            key, text = override.split("=", 1)
+            default = _default(override, defaults, config_name)
+            try:  # words and paths are taken as they are; Hydra's grammar reads the rest
+                word = default is None or isinstance(default, str)
+                value = text if word else OmegaConf.select(hydra_compose(config_name, [*groups, override]), key)
+                OmegaConf.update(config, key, None if text == "null" else value)
             except (HydraException, OmegaConfBaseException):
-                key = override.split("=", 1)[0]
-                raise UserError(f"{override}: must be {_wanted(OmegaConf.select(defaults, key))}") from None
-        config = hydra_compose(config_name, [*groups, *settings])
-    for override in settings:
-        key = override.split("=", 1)[0]
-        value, default = OmegaConf.select(config, key), OmegaConf.select(defaults, key)
-        if not _fits(value, default):
-            raise UserError(f"{key}={value}: must be {_wanted(default)}")
+                raise UserError(f"{override}: must be {_wanted(default)}") from None
+            if not _fits(OmegaConf.select(config, key), default):
+                raise UserError(f"{override}: must be {_wanted(default)}")
     return config
 
 
@@ -147,24 +147,21 @@ def _chooses(override: str, root: DictConfig) -> bool:
     return bool(options)
 
 
-def _setting(override: str, defaults: DictConfig, config_name: str) -> str:
-    """The override for Hydra, of a key that exists; words and paths are quoted, for its grammar forbids some."""
+def _default(override: str, defaults: DictConfig, config_name: str) -> Any:
+    """The default of the key that is set. UserError if there is no such key."""
     from omegaconf import DictConfig, OmegaConf
 
     key, value = override.split("=", 1)
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(defaults, parent) if parent else defaults
-    if not isinstance(node, DictConfig):
-        parent, node = "", defaults
-    known = [str(name) for name in node if name != "name"]  # a group's name is chosen by the group
-    if leaf not in known or (not parent and "." in key) or isinstance(node[leaf], DictConfig):
-        near = get_close_matches(leaf, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise UserError(f"{key}={value}: {parent or config_name} has no key '{key}'{hint} It has: {', '.join(known)}")
-    if value != "null" and (node[leaf] is None or isinstance(node[leaf], str)):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return override
+    known = [str(name) for name in node if name != "name"] if isinstance(node, DictConfig) else []
+    if leaf in known and not isinstance(node[leaf], DictConfig):
+        return node[leaf]
+    owner = parent if parent and known else config_name
+    known = known or [str(name) for name in defaults]
+    near = get_close_matches(leaf, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise UserError(f"{key}={value}: {owner} has no key '{key}'{hint} It has: {', '.join(known)}")
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -1,0 +1,317 @@
+"""The command line: help that tells all, and bad input that ends in one line, with nothing overwritten."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import FOREARM
+from forearm.cli import COMMANDS, command_help, compose, main
+from forearm.commands import quickstart
+from forearm.envs import make
+from forearm.evaluation.goals import make_goals
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+# Help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["data", "check", "-h"], ["--version"]])
+def test_help_comes_at_once(arguments: list[str]) -> None:
+    begun = time.perf_counter()
+    done = subprocess.run([*FOREARM, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0 and "forearm" in done.stdout and not done.stderr
+    assert time.perf_counter() - begun < 5
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["help"]):
+        assert main(arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        for command in COMMANDS.values():
+            assert f"{command.name} " in " ".join(lines) and any(line.endswith(command.summary) for line in lines)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_what_can_be_set(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "episodes=3", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text == command_help(COMMANDS[name]) + "\n"
+    config = yaml.safe_load((CONFIGS / f"{COMMANDS[name].config}.yaml").read_text()) or {}
+    groups = [key for choice in config.pop("defaults", []) if isinstance(choice, dict) for key in choice]
+    for key in config:
+        assert re.search(rf"^  {key}=", text, re.MULTILINE), key
+    for group in groups:
+        for path in (CONFIGS / group).glob("*.yaml"):
+            settings = yaml.safe_load(path.read_text())
+            prefix = "" if group == "training" else f"{group}."
+            assert group == "training" or re.search(rf"^  {group}={path.stem}( |$)", text, re.MULTILINE)
+            for key in settings.keys() - {"name"}:
+                assert re.search(rf"^ +{re.escape(prefix + key)}=", text, re.MULTILINE), key
+
+
+def test_the_command_line_itself_is_light() -> None:
+    code = "import sys, forearm.cli; print([m for m in ('torch', 'mujoco', 'hydra', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "threads",
+        f"torch {torch.__version__.split('+')[0]}",
+        "mujoco",
+        "rendering",
+        "ms a 64 x 64 frame",
+        "CUDA",
+    ):
+        assert word in text or (word == "CUDA" and torch.cuda.is_available())
+
+
+# What is set
+
+
+def test_settings_are_taken() -> None:
+    config = compose("bench", ["env=reach", "planner=mppi", "planner.samples=9", "planners=[zero,mppi]", "seed=3"])
+    assert (config.env.name, config.planner.name, config.planner.samples) == ("reach", "mppi", 9)
+    assert list(config.planners) == ["zero", "mppi"] and config.seed == 3
+    assert (
+        compose("train", ["objective.weight=1", "objective=vicreg", "objective.covariance=2"]).objective.covariance == 2
+    )
+
+
+@pytest.mark.parametrize("path", ["7", "a b", "runs/x(1)", "it's", "a=b", "null/x", r"c:\x", "ä,ö", "[x]", "{y}"])
+def test_paths_are_taken_as_they_are(path: str) -> None:
+    assert compose("bench", [f"out={path}", f"checkpoint={path}"]).out == path
+    assert compose("bench", ["out=null"]).out is None
+
+
+# Bad input
+
+GOOD = "episodes=1 out={out}"
+BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
+TRAIN = "train obs=state data={run}/data out={out} steps=2"
+CEM_CHOICES = "horizon, samples, iterations, sigma, elites, momentum"
+
+BAD: dict[str, tuple[str, str]] = {
+    "command": ("recrod", r"unknown command 'recrod'; did you mean 'record'\? .*quickstart, record, data check"),
+    "half a command": ("data", "unknown command 'data'. Commands: .*data check"),
+    "env": (f"record env=pusch {GOOD}", "env=pusch is unknown; choose one of: pickplace, push, reach"),
+    "env by name": (f"record env.name=pusch {GOOD}", r"env\.name=pusch: env has no key 'env\.name'.* size"),
+    "planner": (f"{BENCH} planner=cme", "planner=cme is unknown; choose one of: cem, cem_gradient"),
+    "objective": (f"{TRAIN} objective=jepa", "objective=jepa is unknown; choose one of: ema, sigreg, vicreg"),
+    "obs": (f"record obs=lidar {GOOD}", "obs=lidar is unknown; choose one of: pixels, state"),
+    "policy": (f"record policy=lazy {GOOD}", "policy=lazy is unknown; choose one of: play, random, expert"),
+    "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
+    "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*zero, expert, oracle"),
+    "distance": (f"{BENCH} energy.distance=l3", r"energy\.distance=l3 is unknown; choose one of: mse, l1, cosine"),
+    "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
+    "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
+    "predictor": (f"{TRAIN} model.predictor=gpt", r"model\.predictor=gpt is unknown; choose one of: residual"),
+    "key": (f"record colour=red {GOOD}", "colour=red: record has no key 'colour'.* policy, episodes"),
+    "misspelled key": (f"record episods=3 {GOOD}", r"record has no key 'episods'; did you mean episodes\?"),
+    "key of a group": (f"{BENCH} planner.sampels=3", r"planner has no key 'planner\.sampels'; did you mean samples\?"),
+    "key of nothing": (f"{BENCH} foo.bar=3", r"foo\.bar=3: bench has no key 'foo\.bar'. It has: .*env, planner"),
+    "deep key": (f"{BENCH} env.size.x=3", r"env\.size\.x=3: bench has no key 'env\.size\.x'"),
+    "a group's key of another option": (f"{BENCH} planner=mppi planner.elites=0.1", "'planner.elites'.*effective"),
+    "planner setting": (f"{BENCH} planner.temperature=1", f"no key 'planner.temperature'. It has: {CEM_CHOICES}"),
+    "objective setting": (f"{TRAIN} objective=ema objective.weight=1", r"no key 'objective\.weight'.* decay"),
+    "no value": (f"record episodes {GOOD}", "'episodes' is not of the form key=value"),
+    "no key": (f"record =3 {GOOD}", "'=3' is not of the form key=value"),
+    "Hydra's own": (f"record +x=3 {GOOD}", r"'\+x=3' is not of the form key=value"),
+    "Hydra itself": (f"record hydra.run.dir=x {GOOD}", r"record has no key 'hydra\.run\.dir'"),
+    "not an int": ("record episodes=many out={out}", "episodes=many: must be a whole number"),
+    "half an int": ("record episodes=1.5 out={out}", r"episodes=1\.5: must be a whole number"),
+    "two ints": ("record episodes=1,2 out={out}", "episodes=1,2: must be a whole number"),
+    "not a float": (f"{TRAIN} learning_rate=fast", "learning_rate=fast: must be a number"),
+    "NaN": (f"{TRAIN} learning_rate=nan", "learning_rate=nan: must be a number"),
+    "not a bool": (f"{TRAIN} resume=1", "resume=1: must be true or false"),
+    "not a list": (f"{BENCH} planners=cem", r"planners=cem: must be a list like \[cem,mppi"),
+    "an empty list": (f"{BENCH} planner_seeds=[]", r"planner_seeds=\[\]: must be a list like \[0,1,2\]"),
+    "a list of words": (f"{BENCH} planner_seeds=[a]", r"planner_seeds=\[a\]: must be a list like \[0,1,2\]"),
+    "half a list": (f"{BENCH} planners=[cem", r"planners=\[cem: must be a list like"),
+    "episodes": (f"{BENCH} episodes=0", "episodes=0: must be at least 1"),
+    "record episodes": ("record episodes=0 out={out}", "episodes=0: must be a whole number, at least 2"),
+    "length": ("record length=0 out={out}", "length=0: must be a whole number, at least 1"),
+    "workers": ("record workers=0 out={out}", "workers=0: must be at least 1"),
+    "threads": (f"{BENCH} threads=-1", "threads=-1: must be at least 0"),
+    "seed": (f"{BENCH} seed=-1", "seed=-1: must be at least 0"),
+    "planner seeds": (f"{BENCH} planner_seeds=[0,-1]", r"planner_seeds=\[0, -1\]: must be at least 0"),
+    "size": ("record env.size=20 out={out}", r"env\.size=20: must be a multiple of 16"),
+    "no size": ("record env.size=0 out={out}", r"env\.size=0: must be from 1 to \d+ pixels"),
+    "samples": (f"{BENCH} planner.samples=1", r"planner\.samples=1 must be at least 2"),
+    "elites": (f"{BENCH} planner.elites=3", r"planner\.elites=3 must lie in \(0, 1\]"),
+    "planner horizon": (f"{BENCH} planner.horizon=0", r"planner\.horizon=0: must be at least 1"),
+    "oracle": (f"{BENCH} oracle.iterations=0", r"oracle\.samples=\d+ must .*iterations=0 at least 1"),
+    "oracle episodes": (f"{BENCH} oracle.episodes=0", r"oracle\.episodes=0: must be at least 1"),
+    "steps": (f"{TRAIN} steps=0", "steps=0: must be at least 1"),
+    "rate": (f"{TRAIN} learning_rate=0", r"learning_rate=0\.?0?: must be positive"),
+    "weight": (f"{TRAIN} objective=vicreg objective.weight=-1", r"objective\.weight=-1(\.0)?: must not be negative"),
+    "model": (f"{TRAIN} model.latent=0", r"model\.latent=0: must be at least 1"),
+    "chunk": (f"{TRAIN} model.chunk=0", r"model\.chunk=0: must be at least 1"),
+    "horizon": (f"{TRAIN} horizon=11", r"model\.chunk=2 x horizon=11: must be at most 20, the steps of an episode"),
+    "no data": ("train obs=state out={out}", "data: give the folder"),
+    "missing data": ("train obs=state data=nowhere out={out}", "nowhere: no such folder; `forearm record out=nowhere`"),
+    "data that is not": ("train obs=state data={run}/train out={out}", "no manifest.json, so the recording is not"),
+    "data without pixels": ("train obs=pixels data={run}/data out={out}", "obs=pixels: .*recorded without it; .*state"),
+    "nothing to check": ("data check", "data: give the folder to check"),
+    "checking nowhere": ("data check nowhere", "nowhere: no such folder"),
+    "missing checkpoint": (f"bench obs=state checkpoint=nowhere {GOOD}", r"checkpoint=nowhere: no config\.json there"),
+    "checkpoint for obs": (f"bench checkpoint={{run}}/train/checkpoint {GOOD}", "obs=pixels: .*trained for obs=state"),
+    "checkpoint for env": (f"{BENCH} env=reach", "env=reach: the checkpoint was trained for env=push"),
+    "missing goals": (f"{BENCH} goals=nowhere", "goals=nowhere: not a goal manifest"),
+    "demo planner": (f"demo obs=state checkpoint={{run}}/train/checkpoint {GOOD} planner.sigma=0", "sigma=0.* posit"),
+    "nothing shipped": (f"demo env=pickplace {GOOD}", "checkpoint=null: none is shipped for env=pickplace obs=pixels"),
+    "nothing to resume": ("train obs=state data={run}/data resume=true", "resume=true: there is no training under"),
+    "quickstart planners": ("quickstart obs=state planners=[foo] out={out}", "planners: foo is unknown; choose from"),
+    "quickstart rate": ("quickstart obs=state learning_rate=0 out={out}", "learning_rate=0.*: must be positive"),
+    "quickstart horizon": ("quickstart obs=state horizon=99 out={out}", r"x horizon=99: must be at most 50"),
+    "quickstart episodes": ("quickstart obs=state record_episodes=1 out={out}", "record_episodes=1: must be at least"),
+}  # fmt: skip
+
+
+def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ends with 2 and one line on stderr."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert re.search(f"^forearm: .*{message}", lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input(
+    kind: str, state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line, message = BAD[kind]
+    refused(line.format(run=state_run, out="out").split(), message, capsys)
+    assert not [path for path in tmp_path.iterdir() if any(path.iterdir())], "something was written"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+@pytest.mark.parametrize("command", ["bench", "demo", "quickstart", "train data={run}/data"])
+def test_no_cuda(command: str, state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = command.format(run=state_run).split()
+    message = "device=cuda: torch finds no CUDA device here; choose cpu"
+    refused([*arguments, "obs=state", "device=cuda", f"out={tmp_path / 'out'}"], message, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pixels_of_another_size(pixel_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["demo", f"checkpoint={pixel_run / 'train' / 'checkpoint'}", "env.size=96", f"out={tmp_path / 'out'}"]
+    refused(arguments, r"env\.size=96: the checkpoint was trained for env\.size=64", capsys)
+
+
+def test_bad_input_as_a_process(tmp_path: Path) -> None:
+    done = subprocess.run([*FOREARM, "train", "data=nowhere", "out=out"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and not done.stdout and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+# Damaged files, and folders in use
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def copy(state_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(state_run, tmp_path / "copy"))
+
+
+EPISODE = "episode-000002.safetensors"
+DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "episode": (lambda f: os.truncate(f / "data" / EPISODE, 700), TRAIN, f"{EPISODE}: .*corrupted.*forearm data check"),
+    "a bit of an episode": (
+        lambda f: (f / "data" / EPISODE).write_bytes((f / "data" / EPISODE).read_bytes()[:-1] + b"\x99"),
+        "data check {run}/data", "",
+    ),
+    "weights": (
+        lambda f: os.truncate(f / "train" / "checkpoint" / "model.safetensors", 700),
+        BENCH, r"model\.safetensors: cannot be loaded",
+    ),
+    "checkpoint's config": (
+        lambda f: (f / "train" / "checkpoint" / "config.json").write_text("{"),
+        BENCH, r"config\.json: not a checkpoint's configuration",
+    ),
+    "checkpoint's format": (
+        lambda f: (f / "train" / "checkpoint" / "config.json").write_text(json.dumps({"format": 2})),
+        BENCH, r"config\.json: format=2; this version reads 1",
+    ),
+    "goals": (
+        lambda f: (f / "goals").write_bytes(b"\xff" * 99),
+        BENCH + " goals={run}/goals", "goals=.*: not a goal manifest",
+    ),
+    "out in use": (lambda f: (f / "out").mkdir() or (f / "out" / "thesis").touch(), BENCH, "out=.*: is in use"),
+    "out is a file": (lambda f: (f / "out").touch(), TRAIN, "out=.*: is in use and nothing is overwritten"),
+    "out of training in use": (lambda f: shutil.copytree(f / "train", f / "out"), TRAIN, "out=.*: is in use"),
+    "out of another recording": (
+        lambda f: shutil.copytree(f / "data", f / "out"),
+        "record obs=state episodes=6 length=20 seed=7 out={out}", "recorded with seed=0, asked for is seed=7; nothing",
+    ),
+    "out of a quickstart in use": (
+        lambda f: (f / "out").mkdir() or (f / "out" / "thesis").touch(),
+        "quickstart obs=state out={out}", "out=.*: is in use",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_named_and_nothing_overwritten(kind: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage, line, message = DAMAGE[kind]
+    damage(copy)
+    before = content(copy)
+    arguments = line.format(run=copy, out=copy / "out").split()
+    if kind == "a bit of an episode":
+        assert main(arguments) == 2
+        assert f"{EPISODE}: checksum mismatch" in capsys.readouterr().out
+    else:
+        refused(arguments, message, capsys)
+    assert content(copy) == before
+
+
+def test_goals_of_another_env(state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_goals(make("reach", pixels=False), 1, seed=0).save(tmp_path / "goals")
+    line = f"{BENCH} goals={tmp_path / 'goals'}".format(run=state_run, out=tmp_path / "out")
+    refused(line.split(), "goals=.*: were made for env=reach, not for this env=push", capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quickstart_is_gone_on_with_as_it_was_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from forearm.commands.common import write_config
+
+    write_config(compose("quickstart", ["obs=state", "workers=3"]), tmp_path)
+    before = content(tmp_path)
+    refused(["quickstart", "obs=state", "steps=7", f"out={tmp_path}"], "steps=7: .* was begun with steps=", capsys)
+    refused(["quickstart", "obs=pixels", f"out={tmp_path}"], "obs=pixels: .* was begun with obs=state", capsys)
+    assert content(tmp_path) == before
+    quickstart._check_folder(compose("quickstart", ["obs=state", "workers=2", f"out={tmp_path}"]), tmp_path)
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "report.html").touch()
+    refused(["quickstart", "obs=state", f"out={tmp_path}"], "out=.*: is finished", capsys)
+
+
+def test_ctrl_c_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from forearm.commands import doctor
+
+    for reason, line in (("", "run the same command again"), ("dance", "dance")):
+
+        def interrupted(config: object, reason: str = reason) -> None:
+            raise KeyboardInterrupt(*[reason] * bool(reason))
+
+        monkeypatch.setattr(doctor, "run", interrupted)
+        assert main(["doctor"]) == 130
+        assert capsys.readouterr().err.strip() == f"forearm: stopped; to go on, {line}"
