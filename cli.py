@@ -102,6 +102,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -115,19 +116,21 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
         root = hydra_compose(config_name)
         groups = [override for override in overrides if _chooses(override, root)]
         config, defaults = hydra_compose(config_name, groups), hydra_compose(config_name, groups)
-        for override in overrides:
-            if override in groups:
-                continue
-            key, text = override.split("=", 1)
-            default = _default(override, defaults, config_name)
-            try:  # words and paths are taken as they are; Hydra's grammar reads the rest
-                word = default is None or isinstance(default, str)
-                value = text if word else OmegaConf.select(hydra_compose(config_name, [*groups, override]), key)
-                OmegaConf.update(config, key, None if text == "null" else value)
-            except (HydraException, OmegaConfBaseException):
-                raise UserError(f"{override}: must be {_wanted(default)}") from None
-            if not _fits(OmegaConf.select(config, key), default):
-                raise UserError(f"{override}: must be {_wanted(default)}")
+    parser = OverridesParser.create()
+    for override in overrides:
+        if override in groups:
+            continue
+        key, text = override.split("=", 1)
+        default = _default(override, defaults, config_name)
+        try:  # words and paths are taken as they are; Hydra's grammar reads the rest
+            word = default is None or isinstance(default, str)
+            value = text if word else parser.parse_override(override).value()
+            OmegaConf.update(config, key, None if text == "null" else value)
+            good = _fits(OmegaConf.select(config, key), default)
+        except (HydraException, OmegaConfBaseException):
+            good = False
+        if not good:
+            raise UserError(f"{override}: must be {_wanted(default)}")
     return config
 
 

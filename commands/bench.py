@@ -14,6 +14,7 @@ from .common import (
     load_checkpoint,
     make_env,
     make_planner,
+    nothing_to_resume,
     run_folder,
     setup_device,
     write_config,
@@ -43,7 +44,8 @@ def run(config: DictConfig) -> None:
     out = run_folder(config, "bench", f"{env.name}-{config.obs}")
     write_config(config, out)
     command = f"forearm bench env={env.name} obs={config.obs} planners=[{','.join(config.planners)}]"
-    measure(config, env, manifest, entries, out, command)
+    with nothing_to_resume(config):
+        measure(config, env, manifest, entries, out, command)
 
 
 def load_goals(config: DictConfig, env: ArmEnv) -> GoalManifest:

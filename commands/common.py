@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +51,15 @@ def run_folder(config: DictConfig, command: str, name: str) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
     return out
+
+
+@contextmanager
+def nothing_to_resume(config: DictConfig) -> Iterator[None]:
+    """Ctrl-C in a run that cannot be gone on with says so where `out` would be in the way of a second one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("run the same command with another out=…" if config.out else "") from None
 
 
 def write_config(config: DictConfig, out: Path) -> None:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from ..cli import as_dict
 from .bench import load_goals, write_film
-from .common import check_energy, load_checkpoint, make_env, make_planner, run_folder, setup_device, write_config
+from .common import (
+    check_energy,
+    load_checkpoint,
+    make_env,
+    make_planner,
+    nothing_to_resume,
+    run_folder,
+    setup_device,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +39,8 @@ def run(config: DictConfig) -> None:
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)
     controller = Imagination(checkpoint.model, planner, energy, str(device))
-    with progress_bar(f"demo {env.name}", len(manifest) * manifest.budget, "steps") as advance:
+    steps = len(manifest) * manifest.budget
+    with nothing_to_resume(config), progress_bar(f"demo {env.name}", steps, "steps") as advance:
         episodes = run_episodes(env, manifest, controller, config.seed, advance)
     row = Row.from_episodes(
         env=env.name,

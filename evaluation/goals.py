@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from ..envs import ArmEnv
 from ..errors import UserError
-from ..files import replacing
+from ..files import write_atomic
 
 SCHEMA = 1
 HOLD = 5
@@ -76,8 +76,7 @@ class GoalManifest:
 
     def save(self, path: Path) -> None:
         header = {"goals": json.dumps(self.header | {"sha256": self.sha256})}
-        with replacing(path) as temporary:
-            safetensors.numpy.save_file({"start": self.start, "goal": self.goal}, temporary, metadata=header)
+        write_atomic(path, safetensors.numpy.save({"start": self.start, "goal": self.goal}, metadata=header))
 
     @classmethod
     def load(cls, path: Path) -> GoalManifest:

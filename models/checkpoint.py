@@ -10,10 +10,10 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ..errors import UserError
-from ..files import replacing, write_json
+from ..files import write_atomic, write_json
 from ..version import __version__
 from .encoders import ENCODERS
 from .predictor import PREDICTORS
@@ -44,9 +44,8 @@ class Checkpoint:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / WEIGHTS) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, temporary)
+        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        write_atomic(folder / WEIGHTS, save(weights))
         config = {
             "format": FORMAT,
             "forearm": __version__,

@@ -17,6 +17,7 @@ from conftest import FOREARM
 from forearm.cli import COMMANDS, command_help, compose, main
 from forearm.commands import quickstart
 from forearm.envs import make
+from forearm.evaluation.controllers import Imagination, Zero
 from forearm.evaluation.goals import make_goals
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -302,6 +303,21 @@ def test_a_quickstart_is_gone_on_with_as_it_was_begun(tmp_path: Path, capsys: py
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "report.html").touch()
     refused(["quickstart", "obs=state", f"out={tmp_path}"], "out=.*: is finished", capsys)
+
+
+def test_ctrl_c_in_what_cannot_be_resumed(
+    state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Zero, "begin", interrupted)
+    monkeypatch.setattr(Imagination, "begin", interrupted)
+    for command in ("bench planners=[zero]", "demo"):
+        out = f"out={tmp_path / command[:4]}"
+        checkpoint = f"checkpoint={state_run / 'train' / 'checkpoint'}"
+        assert main([*command.split(), "obs=state", "episodes=1", checkpoint, out]) == 130
+        assert "forearm: stopped; to go on, run the same command with another out=…" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from forearm.cli import compose
 from forearm.commands.bench import load_goals
 from forearm.envs import TASKS, ArmEnv, make
@@ -161,11 +162,10 @@ def test_goals_are_those_asked_for(reach: ArmEnv, reach_goals: GoalManifest, tmp
 
 
 def imagination(samples: int = 8, chunk: int = 2) -> Imagination:
-    import torch
-
     torch.manual_seed(0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=chunk, latent=6)).eval()
-    torch.nn.init.normal_(model.predictor.change.weight)  # pyright: ignore[reportAttributeAccessIssue]
+    for parameter in model.predictor.parameters():
+        torch.nn.init.normal_(parameter)
     space = action_space([-1] * 5, [1] * 5, 3, chunk)
     return Imagination(model, make_planner("cem", space, samples=samples, iterations=2), {"reduce": "min"})
 

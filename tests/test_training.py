@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from conftest import FOREARM, TINY
 from forearm.cli import main
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.training.loop import Settings, read_log, use_bf16
+from forearm.training.loop import Settings, Trainer, read_log, use_bf16
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
 from forearm.training.validation import COLLAPSED, Probe, Validation, effective_rank, validate
 from safetensors.torch import load_file
@@ -293,6 +293,7 @@ def wait_for_lines(log: Path, more: int, process: subprocess.Popen[str]) -> None
 
 
 def same(one: Path, other: Path) -> None:
+    assert not list(other.rglob(".*")), "half-written files were left behind"
     assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
     for name in ("snapshot.safetensors", "checkpoint/model.safetensors"):
         expected = load_file(one / name)
@@ -349,6 +350,24 @@ def test_resuming_what_is_finished_changes_nothing(state_run: Path, unbroken: Pa
     arguments = command(state_run / "data", out, f"objective={unbroken.name}", *LONG)
     assert main([*arguments, "resume=true"]) == 0
     same(unbroken, out)
+
+
+def test_training_from_pixels_goes_on_exactly(pixel_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, every = tmp_path / "run", Trainer.run
+    settings = ("obs=pixels", "steps=6", "log_every=2", "validate_every=4", "save_every=3")
+    arguments = command(pixel_run / "data", out, *settings)
+
+    def killed(trainer: Trainer, *_: Any) -> Iterator[Any]:
+        for validation in every(trainer):
+            if trainer.step == 5:  # 4 and 5 are done again
+                raise KeyboardInterrupt
+            yield validation
+
+    monkeypatch.setattr(Trainer, "run", killed)
+    assert main(arguments) == 130
+    monkeypatch.undo()
+    assert main([*arguments, "resume=true"]) == 0
+    same(pixel_run / "train", out)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..episodes import Dataset, WindowSampler, evaluation_windows, windows
+from ..episodes.store import leftovers
 from ..errors import UserError
 from ..files import replacing
 from ..models.checkpoint import Checkpoint
@@ -135,6 +136,8 @@ class Trainer:
         self._forget_after(self.step)
         if self.step == 0:
             self.save()  # whatever happens from here on, it can be resumed
+        for path in (*leftovers(self.out), *leftovers(self.out / CHECKPOINT)):
+            path.unlink(missing_ok=True)
         while self.step < s.steps:
             batch = windows(self.columns, *sampler.indices(self.step), self.model.chunk, s.horizon)
             line = self._train_step({name: torch.from_numpy(array).to(self.device) for name, array in batch.items()})

@@ -9,11 +9,11 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..files import replacing
+from ..files import write_atomic
 
 
 class ResumeError(UserError):
@@ -34,8 +34,7 @@ def save(
         tensors |= {f"{name}/{key}": value.contiguous() for key, value in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(step), "settings": json.dumps(settings)})
+    write_atomic(path, serialise(tensors, metadata={"step": str(step), "settings": json.dumps(settings)}))
 
 
 def load(
