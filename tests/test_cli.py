@@ -15,7 +15,7 @@ import torch
 import yaml
 from conftest import FOREARM
 from forearm.cli import COMMANDS, command_help, compose, main
-from forearm.commands import quickstart
+from forearm.commands import common, quickstart
 from forearm.envs import make
 from forearm.evaluation.controllers import Imagination, Zero
 from forearm.evaluation.goals import make_goals
@@ -173,7 +173,6 @@ BAD: dict[str, tuple[str, str]] = {
     "checkpoint for env": (f"{BENCH} env=reach", "env=reach: the checkpoint was trained for env=push"),
     "missing goals": (f"{BENCH} goals=nowhere", "goals=nowhere: not a goal manifest"),
     "demo planner": (f"demo obs=state checkpoint={{run}}/train/checkpoint {GOOD} planner.sigma=0", "sigma=0.* posit"),
-    "nothing shipped": (f"demo env=pickplace {GOOD}", "checkpoint=null: none is shipped for env=pickplace obs=pixels"),
     "nothing to resume": ("train obs=state data={run}/data resume=true", "resume=true: there is no training under"),
     "quickstart planners": ("quickstart obs=state planners=[foo] out={out}", "planners: foo is unknown; choose from"),
     "quickstart rate": ("quickstart obs=state learning_rate=0 out={out}", "learning_rate=0.*: must be positive"),
@@ -199,6 +198,20 @@ def test_bad_input(
     line, message = BAD[kind]
     refused(line.format(run=state_run, out="out").split(), message, capsys)
     assert not [path for path in tmp_path.iterdir() if any(path.iterdir())], "something was written"
+
+
+def test_what_is_shipped_is_listed(
+    state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "files", lambda _: tmp_path)
+    arguments = ["demo", "env=reach", "obs=state", f"out={tmp_path / 'out'}"]
+    message = r"checkpoint=null: none is shipped for env=reach obs=state \(shipped: {}\); train one"
+    refused(arguments, message.format("none"), capsys)
+    for name in ("push-state", "push-pixels"):
+        shutil.copytree(state_run / "train" / "checkpoint", tmp_path / "pretrained" / name)
+    refused(arguments, message.format("push-pixels, push-state"), capsys)
+    assert common.load_checkpoint(compose("demo", ["obs=state"]), torch.device("cpu")).env == "push"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
