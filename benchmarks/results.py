@@ -15,11 +15,11 @@ from forearm.files import write_atomic
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 HEAD = """# Results
 
-Success means that the goal holds at the end of the episode: at each of its last five steps. "Reached" counts episodes
-in which it held at any step. No start is solved, and no goal solves itself; goals come from seeds that no recording uses.
-Intervals are Wilson's, at 95 %. Floors (random, zero) and ceilings (the scripted expert, and the same search on the
-true simulator, on the first goals only) stand in every table. Plan times are of one problem alone, observation's encoding
-included.
+Success means that the goal holds at the end of the episode: at each of its last five steps. "Reached" counts
+episodes in which it held at any step. No start is solved, and no goal solves itself; goals come from seeds
+that no recording uses. Intervals are Wilson's, at 95 %. Floors (random, zero) and ceilings (the scripted
+expert, and the same search on the true simulator, on the first goals only) stand in every table. Plan times
+are of one problem alone, observation's encoding included.
 
 This page is written by `python benchmarks/results.py RUN …` from the folders that the commands below made.
 """
