@@ -117,7 +117,7 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
             )
         else:
             planner, labels = planners[name]
-            controller = Imagination(model, planner, as_dict(config.energy), str(device))
+            controller = Imagination(model, planner, as_dict(config.energy), str(device), config.precision)
             entries.append(Entry(name, "planner", controller, seeds, labels=labels))
     return entries
 

@@ -34,6 +34,7 @@ def run(config: DictConfig) -> int:
 
     from ..envs import RenderingError, make
     from ..envs.rendering import renderer_name
+    from ..models.precision import cpu_has_bf16
 
     for name, fact in machine().items():
         print(f"  {name:<10} {fact}")
@@ -48,7 +49,7 @@ def run(config: DictConfig) -> int:
     except RenderingError as error:
         print(f"  rendering  DOES NOT WORK: {error}")
         return 2
-    bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    bf16 = cpu_has_bf16()
     print(f"  bfloat16   {'fast' if bf16 else 'not supported by this CPU; training uses float32'}")
     if not torch.cuda.is_available():
         print("  CUDA       not found; everything runs on the CPU. With a GPU: install a CUDA build of torch")

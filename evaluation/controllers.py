@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..envs import ArmEnv, Policy, make_policy
+from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
 from ..planner import ActionSpace, Agent, LatentEnergy, Planner
 from ..planner.simulator import SimulatorEnergy
@@ -71,8 +72,16 @@ class Expert:
 class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding."""
 
-    def __init__(self, model: WorldModel, planner: Planner, energy: Mapping[str, Any], device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        planner: Planner,
+        energy: Mapping[str, Any],
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
         self.model = model
+        self.model.bf16 = use_bf16(precision, device)
         self.planner = planner.to(device)
         self.energy = energy
         self.device = device

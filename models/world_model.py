@@ -7,6 +7,7 @@ D latent size.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -36,7 +37,12 @@ class Architecture:
 
 
 class WorldModel(nn.Module):
-    """A JEPA: it predicts embeddings, never observations (LeCun 2022; action-conditioned as in DINO-WM and LeWM)."""
+    """A JEPA: it predicts embeddings, never observations (LeCun 2022; action-conditioned as in DINO-WM and LeWM).
+
+    `bf16` makes rollouts multiply in bfloat16; embeddings are summed up and returned in float32 either way.
+    """
+
+    bf16 = False
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -75,7 +81,8 @@ class WorldModel(nn.Module):
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)
         predictions = []
-        for h in range(steps.shape[2]):
-            z = self.predictor(z, steps[:, :, h]).float()
-            predictions.append(z)
+        with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            for h in range(steps.shape[2]):
+                z = self.predictor(z, steps[:, :, h]).float()
+                predictions.append(z)
         return torch.stack(predictions, 2)

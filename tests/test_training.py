@@ -20,8 +20,9 @@ import torch
 from conftest import FOREARM, TINY
 from forearm.cli import main
 from forearm.models.checkpoint import Checkpoint
+from forearm.models.precision import cpu_has_bf16, use_bf16
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.training.loop import Settings, Trainer, read_log, use_bf16
+from forearm.training.loop import Settings, Trainer, read_log
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
 from forearm.training.validation import COLLAPSED, Probe, Validation, effective_rank, validate
 from safetensors.torch import load_file
@@ -216,9 +217,9 @@ def test_learning_rate_warms_up_and_comes_down() -> None:
 
 def test_bf16_is_used_where_it_pays() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert use_bf16("bf16", cpu, "state") and not use_bf16("fp32", cuda, "pixels")
-    assert use_bf16("auto", cuda, "state") and not use_bf16("auto", cpu, "state")
-    assert use_bf16("auto", cpu, "pixels") == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert use_bf16("bf16", cpu, False) and not use_bf16("fp32", cuda)
+    assert use_bf16("auto", cuda, False) and not use_bf16("auto", cpu, False)
+    assert use_bf16("auto", cpu) == cpu_has_bf16()
 
 
 @pytest.mark.parametrize("change", [{"steps": 0}, {"seed": -1}, {"learning_rate": 0.0}, {"precision": "fp8"}])

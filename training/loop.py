@@ -21,6 +21,7 @@ from ..episodes.store import leftovers
 from ..errors import UserError
 from ..files import replacing
 from ..models.checkpoint import Checkpoint
+from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
 from . import snapshot
 from .objectives import Objective
@@ -59,22 +60,13 @@ class Settings:
                 raise ValueError(f"{key}={getattr(self, key)}: must be at least {smallest}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
-        if self.precision not in ("auto", "bf16", "fp32"):
-            raise ValueError(f"precision={self.precision} is unknown; choose one of: auto, bf16, fp32")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision} is unknown; choose one of: {', '.join(PRECISIONS)}")
 
     def rate(self, step: int) -> float:
         """Learning rate: linear warm-up, then a cosine down to 2 %."""
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
         return self.learning_rate * warm * (0.51 + 0.49 * math.cos(math.pi * step / self.steps))
-
-
-def use_bf16(precision: str, device: torch.device, obs: str) -> bool:
-    """Whether bfloat16 pays: on CUDA always; on a CPU only for convolutions, and only where it has the instructions."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return True
-    return obs == "pixels" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class Trainer:
@@ -116,7 +108,7 @@ class Trainer:
         self.identity = {**asdict(settings), **identity, "data": data.manifest.sha256}
         self.step = 0
         self.validation: Validation | None = None
-        self._bf16 = use_bf16(settings.precision, device, obs)
+        self._bf16 = use_bf16(settings.precision, device, pays_on_cpu=obs == "pixels")
         self._modules = {"model": model, "objective": objective}
         self._noise = torch.Generator(device)
         self._log = out / LOG
