@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ..errors import UserError
 from .common import (
     at_least,
     check_energy,
+    command_line,
     load_checkpoint,
     make_env,
     make_planner,
@@ -43,7 +45,7 @@ def run(config: DictConfig) -> None:
     manifest = load_goals(config, env)
     out = run_folder(config, "bench", f"{env.name}-{config.obs}")
     write_config(config, out)
-    command = f"forearm bench env={env.name} obs={config.obs} planners=[{','.join(config.planners)}]"
+    command = command_line("bench", config)
     with nothing_to_resume(config):
         measure(config, env, manifest, entries, out, command)
 
@@ -123,9 +125,16 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
 
 
 def measure(
-    config: DictConfig, env: ArmEnv, manifest: GoalManifest, entries: list[Entry], out: Path, command: str
+    config: DictConfig,
+    env: ArmEnv,
+    manifest: GoalManifest,
+    entries: list[Entry],
+    out: Path,
+    command: str,
+    spent: Mapping[str, float] | None = None,
 ) -> list[Row]:
-    """Runs the entries, prints the table, and writes results.json, goals, plot, film and report into `out`."""
+    """Runs the entries, prints the table, and writes results.json, goals, plot, film and report into `out`; `spent`
+    are seconds that stages before took, to be told with them."""
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
     from ..evaluation.plots import success_against_time
@@ -136,6 +145,8 @@ def measure(
     manifest.save(out / "goals.safetensors")
     rows: list[Row] = []
     shown = None
+    facts = machine() | {"episodes": f"{manifest.budget} steps of 0.1 s", "success": success_rule(manifest)}
+    begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)
     with progress_bar(f"bench {env.name}", total, "steps") as advance:
         for entry in entries:
@@ -143,14 +154,16 @@ def measure(
             rows += found
             if shown is None and entry.kind == "planner":
                 shown = entry.name, episodes
-            write_results(out / "results.json", rows, manifest.sha256, command=command)
+            write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts)
+    seconds = {**(spent or {}), "bench": time.perf_counter() - begun}
+    write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts, seconds=seconds)
     print(table(pool(rows)))
     video = None
     if shown and config.video_episodes:
         name, episodes = shown
         video = write_film(out / f"{name}.mp4", env, episodes, config.video_episodes, name)
     plot = success_against_time(pool(rows), out / "success.png")
-    facts = machine() | {"episodes": f"{manifest.budget} steps of 0.1 s", "success": success_rule(manifest)}
+    facts["wall clock"] = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
     write_report(
         out / "report.html",
         f"{env.name} from {config.obs}",

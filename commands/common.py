@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..cli import as_dict, compose
 from ..errors import UserError
 from ..files import write_atomic
 
@@ -159,3 +160,26 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
         return make(name, action_space(low, high, horizon, chunk), **values)
     except ValueError as error:
         raise UserError(f"{group}.{error}") from None
+
+
+def command_line(name: str, config: DictConfig) -> str:
+    """The command that gives this config: what differs from the defaults, but for where it writes."""
+    groups = {group for group, node in as_dict(config).items() if isinstance(node, dict) and "name" in node}
+    defaults = compose(name, [])
+    chosen = [f"{group}={config[group].name}" for group in sorted(groups)]
+    base = flat(as_dict(compose(name, chosen)))
+    words = [
+        word for word, group in zip(chosen, sorted(groups), strict=True) if defaults[group].name != config[group].name
+    ]
+    for key, value in flat(as_dict(config)).items():
+        if key != "out" and value != base.get(key):
+            words.append(f"{key}=[{','.join(map(str, value))}]" if isinstance(value, list) else f"{key}={value}")
+    return " ".join(["forearm", name, *words])
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key."""
+    flattened: dict[str, Any] = {}
+    for key, value in config.items():
+        flattened |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flattened

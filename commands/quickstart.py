@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..cli import as_dict
 from ..errors import UserError
 from . import bench
-from .common import at_least, check_obs, make_env, setup_device, write_config
+from .common import at_least, check_obs, command_line, flat, make_env, setup_device, write_config
 from .train import check_model, objective, train, training_settings
 
 if TYPE_CHECKING:
@@ -27,30 +27,34 @@ def run(config: DictConfig) -> None:
     from ..models.checkpoint import Checkpoint
     from ..training.loop import SNAPSHOT
 
-    begun = time.perf_counter()
+    clock = [time.perf_counter()]
     name = f"{config.env.name}-{check_obs(config.obs)}"
     out = Path(config.out or Path("runs/quickstart") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}")
     device = setup_device(config)
     env = make_env(config)
     _check(config, env, RecordRequest.length)
     _check_folder(config, out)
+    fresh = not (out / "data").exists()
     write_config(config, out)
     try:
         print(f"1/3 record: {config.record_episodes} episodes of play")
         request = RecordRequest(env.name, seed=config.seed, episodes=config.record_episodes, config=env.config)
         record(request, out / "data", workers=config.workers, progress=True)
+        clock.append(time.perf_counter())
         print(f"2/3 train: {config.steps} steps on {device}")
         resume = (out / "train" / SNAPSHOT).exists()
         folder = train(config, Dataset.open(out / "data"), out / "train", device, resume)
+        clock.append(time.perf_counter())
         print(f"3/3 bench: {config.episodes} held-out goals")
         checkpoint = Checkpoint.load(folder, device)
         entries = bench.make_entries(config, env, checkpoint, device)
         manifest = make_goals(env, config.episodes, config.seed)
-        command = f"forearm quickstart env={env.name} obs={config.obs} seed={config.seed}"
-        bench.measure(config, env, manifest, entries, out / "bench", command)
+        spent = {stage: clock[i + 1] - clock[i] for i, stage in enumerate(("recording", "training"))} if fresh else {}
+        command = command_line("quickstart", config)
+        bench.measure(config, env, manifest, entries, out / "bench", command, spent)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm quickstart … out={out}") from None
-    print(f"done in {(time.perf_counter() - begun) / 60:.1f} minutes: {out}")
+    print(f"done in {(time.perf_counter() - clock[0]) / 60:.1f} minutes: {out}")
 
 
 def _check(config: DictConfig, env: ArmEnv, length: int) -> None:
@@ -76,14 +80,7 @@ def _check_folder(config: DictConfig, out: Path) -> None:
     if (out / "bench" / "report.html").exists():
         raise UserError(f"out={out}: is finished and nothing is overwritten; choose another folder")
     if (out / "config.yaml").exists():
-        before, now = _flat(as_dict(OmegaConf.load(out / "config.yaml"))), _flat(as_dict(config))
+        before, now = flat(as_dict(OmegaConf.load(out / "config.yaml"))), flat(as_dict(config))
         for key in [*now, *before]:
             if key not in MAY_CHANGE and now.get(key) != before.get(key):
                 raise UserError(f"{key}={now.get(key)}: {out} was begun with {key}={before.get(key)}; keep it to go on")
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
