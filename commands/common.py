@@ -136,9 +136,10 @@ def check_energy(settings: dict[str, Any]) -> None:
     Raises:
         UserError: naming the key and the valid choices.
     """
+    from ..evaluation.controllers import METRICS
     from ..planner.energy import DISTANCES, REDUCTIONS
 
-    for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS}.items():
+    for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS, "metric": METRICS}.items():
         if settings[key] not in choices:
             raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
 

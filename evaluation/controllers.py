@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,13 @@ class Expert:
         return np.stack(actions)[:, None]
 
 
+METRICS: dict[str, Callable[[WorldModel], torch.Tensor | None]] = {
+    "slow": lambda model: model.metric,
+    "plain": lambda model: None,
+}
+"""How an energy weighs the directions of latent space, by name."""
+
+
 class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding."""
 
@@ -83,7 +90,8 @@ class Imagination:
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
         self.planner = planner.to(device)
-        self.energy = energy
+        self.energy = dict(energy)
+        self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
         self.device = device
         self.energies: list[np.ndarray] = []
         self.evaluations = 0

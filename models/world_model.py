@@ -39,10 +39,12 @@ class Architecture:
 class WorldModel(nn.Module):
     """A JEPA: it predicts embeddings, never observations (LeCun 2022; action-conditioned as in DINO-WM and LeWM).
 
-    `bf16` makes rollouts multiply in bfloat16; embeddings are summed up and returned in float32 either way.
+    `metric` (D, D) is the linear map under which distances between embeddings mean most (`metric.slow_metric`), set by
+    training. `bf16` makes rollouts multiply in bfloat16; embeddings are summed up and returned in float32 either way.
     """
 
     bf16 = False
+    metric: Tensor
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -59,6 +61,8 @@ class WorldModel(nn.Module):
         self.predictor = PREDICTORS[architecture.predictor](
             architecture.latent, architecture.chunk * architecture.action_size, **architecture.predictor_settings
         )
+
+        self.register_buffer("metric", torch.eye(architecture.latent))
 
     @property
     def chunk(self) -> int:

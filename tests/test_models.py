@@ -19,6 +19,7 @@ from forearm.evaluation.controllers import Imagination, action_space
 from forearm.evaluation.goals import make_goals
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.encoders import ENCODERS, VectorEncoder
+from forearm.models.metric import slow_metric
 from forearm.models.predictor import PREDICTORS
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
@@ -268,3 +269,19 @@ def test_nothing_from_a_file_is_ever_executed() -> None:
             elif isinstance(node, ast.Call | ast.Attribute):
                 names = [ast.unparse(node.func if isinstance(node, ast.Call) else node)]
             assert not FORBIDDEN & set(names), f"{path}:{getattr(node, 'lineno', 0)}: {names}"
+
+
+def test_slow_metric_weighs_directions_by_how_slowly_they_change() -> None:
+    generator = torch.Generator().manual_seed(0)
+    slow = torch.randn(500, 1, 1, generator=generator).expand(500, 5, 1)  # differs between windows, rarely within
+    z = torch.cat(
+        [slow + 0.1 * torch.randn(500, 5, 1, generator=generator), torch.randn(500, 5, 1, generator=generator)], -1
+    )
+    rotation = torch.linalg.qr(torch.randn(2, 2, generator=generator)).Q
+    mapped = (z @ rotation) @ slow_metric(z @ rotation, ridge=1e-6)
+    change = mapped.diff(dim=1).flatten(0, 1)
+    assert torch.allclose(change.T @ change / len(change) / change.square().mean(), torch.eye(2), atol=1e-3)
+    assert mapped.flatten(0, 1).var(0).mean().item() == pytest.approx(1.0, abs=1e-3)
+    # Between windows the slow direction now rules: there, 1 unit apart in it is 10 times as far as in the other.
+    one = torch.eye(2) @ rotation @ slow_metric(z @ rotation, ridge=1e-6)
+    assert (one[0].norm() / one[1].norm()).item() == pytest.approx(10.0, rel=0.1)

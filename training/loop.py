@@ -21,11 +21,12 @@ from ..episodes.store import leftovers
 from ..errors import UserError
 from ..files import replacing
 from ..models.checkpoint import Checkpoint
+from ..models.metric import slow_metric
 from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
 from . import snapshot
 from .objectives import Objective
-from .validation import Validation, validate
+from .validation import Validation, encode_windows, validate
 
 
 class TrainingError(UserError):
@@ -33,7 +34,7 @@ class TrainingError(UserError):
 
 
 LOG, SNAPSHOT, CHECKPOINT = "log.jsonl", "snapshot.safetensors", "checkpoint"
-VALIDATION_WINDOWS = 400
+VALIDATION_WINDOWS = 800
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former."""
+        self._fit_metric()
         request = self.data.manifest.request
         size = self.model.architecture.action_size
         about = {
@@ -191,15 +193,22 @@ class Trainer:
         return {"loss": loss.detach(), "prediction_loss": prediction.detach(), "penalty_loss": penalty.detach()}
 
     def _validate(self) -> Validation:
-        horizon, chunk = self.settings.horizon, self.model.chunk
-
-        def cover(columns: Mapping[str, np.ndarray], state: np.ndarray) -> dict[str, np.ndarray]:
-            where = evaluation_windows(len(state), self.data.manifest.length, chunk * horizon, VALIDATION_WINDOWS)
-            return windows({**columns, "state": state}, *where, chunk, horizon)
-
-        train = cover(self.columns, self._state["train"])
-        held_out = cover(self._held_out, self._state["val"])
+        train, held_out = self._cover("train"), self._cover("val")
         return validate(self.model, train, held_out, self.tracked, self.device)
+
+    def _fit_metric(self) -> None:
+        self.model.eval()
+        self.model.metric.copy_(slow_metric(encode_windows(self.model, self._cover("train"), self.device)))
+        self.model.train()
+
+    def _cover(self, split: str) -> dict[str, np.ndarray]:
+        """Windows spread evenly over a split, with `state` for the probe."""
+        columns = {**(self.columns if split == "train" else self._held_out), "state": self._state[split]}
+        horizon, chunk = self.settings.horizon, self.model.chunk
+        where = evaluation_windows(
+            len(columns["state"]), self.data.manifest.length, chunk * horizon, VALIDATION_WINDOWS
+        )
+        return windows(columns, *where, chunk, horizon)
 
     def _write(self, record: Callable[[dict[str, float]], None], line: dict[str, float]) -> None:
         with self._log.open("a", encoding="utf-8") as log:

@@ -77,8 +77,8 @@ def validate(
     """Measures a model on windows: observation parts and `state` (W, H + 1, …), `action` (W, H K, A); the probe is fit
     on the `train` windows and everything is measured on the `held_out` ones."""
     model.eval()
-    z_train = _encode(model, train, device)
-    z = _encode(model, held_out, device)
+    z_train = encode_windows(model, train, device)
+    z = encode_windows(model, held_out, device)
     actions = torch.from_numpy(held_out["action"]).to(device)
     imagined = model.rollout(z[:, 0].to(device), actions[:, None])[:, 0].cpu()
     position = torch.from_numpy(held_out["state"][..., tracked])
@@ -97,7 +97,10 @@ def validate(
     )
 
 
-def _encode(model: WorldModel, windows: Mapping[str, np.ndarray], device: torch.device, batch: int = 100) -> Tensor:
+@torch.no_grad()
+def encode_windows(
+    model: WorldModel, windows: Mapping[str, np.ndarray], device: torch.device, batch: int = 100
+) -> Tensor:
     """Embeddings (W, H + 1, D) of all observations of windows, a few at a time."""
     count, steps = windows["action"].shape[0], windows["state"].shape[1]
     parts = {part: torch.from_numpy(windows[part]) for part in model.architecture.observations}
