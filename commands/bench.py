@@ -12,6 +12,7 @@ from ..errors import UserError
 from .common import (
     at_least,
     check_energy,
+    check_execution,
     command_line,
     load_checkpoint,
     make_env,
@@ -93,6 +94,7 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
         labels = {key: settings[key] for key in ("samples", "iterations", "horizon")} | {"energy": energy}
         group = "oracle" if name == "oracle" else "planner"
         planners[name] = make_planner(settings, low, high, chunk, group), labels
+        check_execution(config, planners[name][0])
     return planners
 
 
@@ -119,7 +121,9 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
             )
         else:
             planner, labels = planners[name]
-            controller = Imagination(model, planner, as_dict(config.energy), str(device), config.precision)
+            controller = Imagination(
+                model, planner, as_dict(config.energy), str(device), config.precision, config.execute_steps
+            )
             entries.append(Entry(name, "planner", controller, seeds, labels=labels))
     return entries
 

@@ -163,6 +163,19 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
         raise UserError(f"{group}.{error}") from None
 
 
+def check_execution(config: DictConfig, planner: Planner) -> None:
+    """Makes sure that `execute_steps` are steps of a plan, and that `precision` exists.
+
+    Raises:
+        UserError: naming the key, the value and what it may be.
+    """
+    from ..models.precision import use_bf16
+
+    use_bf16(config.precision, "cpu")
+    if not 1 <= config.execute_steps <= planner.space.steps:
+        raise UserError(f"execute_steps={config.execute_steps}: must lie in 1 … {planner.space.steps}, a plan's steps")
+
+
 def command_line(name: str, config: DictConfig) -> str:
     """The command that gives this config: what differs from the defaults, but for where it writes."""
     groups = {group for group, node in as_dict(config).items() if isinstance(node, dict) and "name" in node}

@@ -8,6 +8,7 @@ from ..cli import as_dict
 from .bench import load_goals, write_film
 from .common import (
     check_energy,
+    check_execution,
     load_checkpoint,
     make_env,
     make_planner,
@@ -34,11 +35,12 @@ def run(config: DictConfig) -> None:
     planner = make_planner(
         as_dict(config.planner), checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk
     )
+    check_execution(config, planner)
     env = make_env(config)
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)
-    controller = Imagination(checkpoint.model, planner, energy, str(device), config.precision)
+    controller = Imagination(checkpoint.model, planner, energy, str(device), config.precision, config.execute_steps)
     steps = len(manifest) * manifest.budget
     with nothing_to_resume(config), progress_bar(f"demo {env.name}", steps, "steps") as advance:
         episodes = run_episodes(env, manifest, controller, config.seed, advance)

@@ -86,6 +86,7 @@ class Imagination:
         energy: Mapping[str, Any],
         device: str = "cpu",
         precision: str = "fp32",
+        execute_steps: int | None = None,
     ) -> None:
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
@@ -93,13 +94,17 @@ class Imagination:
         self.energy = dict(energy)
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
         self.device = device
+        self.execute_steps = execute_steps
         self.energies: list[np.ndarray] = []
         self.evaluations = 0
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
             self._goal = self.model.encode(self._tensors(goals))
-        self.agent = Agent(self.planner, self._make_energy, len(manifest), seeds=seed * SEEDS)
+        seeds = seed * SEEDS
+        self.agent = Agent(
+            self.planner, self._make_energy, len(manifest), seeds=seeds, execute_steps=self.execute_steps
+        )
         self.energies = []
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:

@@ -116,6 +116,8 @@ BAD: dict[str, tuple[str, str]] = {
     "policy": (f"record policy=lazy {GOOD}", "policy=lazy is unknown; choose one of: play, random, expert"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
     "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*zero, expert, oracle"),
+    "execute_steps": (f"{BENCH} execute_steps=99", r"execute_steps=99: must lie in 1 … \d+, a plan's steps"),
+    "metric": (f"{BENCH} energy.metric=fast", r"energy\.metric=fast is unknown; choose one of: slow, plain"),
     "distance": (f"{BENCH} energy.distance=l3", r"energy\.distance=l3 is unknown; choose one of: mse, l1, cosine"),
     "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
     "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
