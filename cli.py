@@ -33,7 +33,7 @@ class Command:
 
     @property
     def config(self) -> str:
-        return self.name.split()[0]
+        return self.function.split(":")[0]
 
     def load(self) -> Any:
         module, function = self.function.split(":")
@@ -49,6 +49,7 @@ COMMANDS = {
         Command("train", "train:run", "learn a latent world model from recorded episodes"),
         Command("demo", "demo:run", "run a planner in closed loop on held-out goals and film it"),
         Command("bench", "bench:run", "measure planners on one manifest of held-out goals"),
+        Command("bench planners", "planners:run", "measure planners on problems whose optimum is known"),
         Command("doctor", "doctor:run", "tell what works on this machine, and how to mend what does not"),
     )
 }

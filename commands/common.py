@@ -176,8 +176,9 @@ def check_execution(config: DictConfig, planner: Planner) -> None:
         raise UserError(f"execute_steps={config.execute_steps}: must lie in 1 … {planner.space.steps}, a plan's steps")
 
 
-def command_line(name: str, config: DictConfig) -> str:
-    """The command that gives this config: what differs from the defaults, but for where it writes."""
+def command_line(name: str, config: DictConfig, command: str = "") -> str:
+    """The command that gives this config: what differs from the defaults of config `name`, but for where it writes.
+    `command` is the command's name where it is not the config's."""
     groups = {group for group, node in as_dict(config).items() if isinstance(node, dict) and "name" in node}
     defaults = compose(name, [])
     chosen = [f"{group}={config[group].name}" for group in sorted(groups)]
@@ -188,7 +189,7 @@ def command_line(name: str, config: DictConfig) -> str:
     for key, value in flat(as_dict(config)).items():
         if key != "out" and value != base.get(key):
             words.append(f"{key}=[{','.join(map(str, value))}]" if isinstance(value, list) else f"{key}={value}")
-    return " ".join(["forearm", name, *words])
+    return " ".join(["forearm", command or name, *words])
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

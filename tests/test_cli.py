@@ -346,3 +346,11 @@ def test_ctrl_c_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.setattr(doctor, "run", interrupted)
         assert main(["doctor"]) == 130
         assert capsys.readouterr().err.strip() == f"forearm: stopped; to go on, {line}"
+
+
+def test_bench_planners_measures_gaps_to_known_optima(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gaps"
+    assert main(["bench", "planners", "planners=[mppi]", "problems=[double_integrator]", "seeds=4", f"out={out}"]) == 0
+    (row,) = json.loads((out / "results.json").read_text())["rows"]
+    assert 0 <= row["gap_median"] <= row["gap_worst"] < 0.01
+    assert row["evaluations"] == 256 * 12 + 1 and "double_integrator | mppi" in capsys.readouterr().out

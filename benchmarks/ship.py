@@ -1,0 +1,27 @@
+"""Makes a shipped checkpoint of a trained one, in half precision: `python benchmarks/ship.py RUN/train/checkpoint`.
+
+It goes to models/pretrained/ENV-OBS, where `forearm demo` and `forearm bench` look when no checkpoint is given.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from forearm.models.checkpoint import Checkpoint
+
+SHIPPED = Path(__file__).parent.parent / "models" / "pretrained"
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print(__doc__)
+        return 2
+    checkpoint = Checkpoint.load(Path(arguments[0]))
+    checkpoint.model.half()
+    print(checkpoint.save(SHIPPED / f"{checkpoint.env}-{checkpoint.obs}"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,60 @@
+"""Planners on problems whose optimum is known: how close they come, at what cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..planner import make_planner
+from ..planner.problems import PROBLEMS
+
+TIMED_PLANS = 20
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One planner on one problem: `gap_median` and `gap_worst` over seeds are shares of the optimal cost above it;
+    milliseconds are of a plan for one problem alone, from a cold start."""
+
+    problem: str
+    planner: str
+    seeds: int
+    evaluations: int
+    gap_median: float
+    gap_worst: float
+    plan_ms_p50: float
+    plan_ms_p95: float
+
+
+def measure_gap(problem: str, planner: str, settings: Mapping[str, Any], seeds: int, device: torch.device) -> Gap:
+    """Plans a problem with `seeds` seeds, in one batch; then times single plans."""
+    posed = PROBLEMS[problem]()
+    search = make_planner(planner, posed.space, **settings).to(device)
+    plan = search.plan(posed.energy, search.init(seeds))
+    gap = plan.energy.double().cpu() / posed.optimum - 1.0
+    milliseconds = []
+    for seed in range(TIMED_PLANS):
+        begun = time.perf_counter()
+        single = search.plan(posed.energy, search.init(1, seed))
+        single.energy.cpu()  # waits for the device
+        milliseconds.append(1e3 * (time.perf_counter() - begun))
+    p50, p95 = torch.tensor(milliseconds[1:]).quantile(torch.tensor([0.5, 0.95])).tolist()  # the first one warms up
+    return Gap(problem, planner, seeds, plan.stats.evaluations, float(gap.median()), float(gap.max()), p50, p95)
+
+
+def gap_table(gaps: Sequence[Gap]) -> str:
+    """A plain Markdown table."""
+    lines = [
+        "| problem | planner | gap % median / worst | evaluations | plan ms p50 / p95 |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for g in gaps:
+        lines.append(
+            f"| {g.problem} | {g.planner} | {100 * g.gap_median:.2f} / {100 * g.gap_worst:.2f} | {g.evaluations} | "
+            f"{g.plan_ms_p50:.2f} / {g.plan_ms_p95:.2f} |"
+        )
+    return "\n".join(lines)
