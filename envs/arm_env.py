@@ -17,12 +17,22 @@ STATE_SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 Observation = dict[str, np.ndarray]
 
 
+def cube_rotation(rotation: np.ndarray) -> np.ndarray:
+    """What can be seen of a cube's rotation (3, 3): five numbers that are the same for the 24 that look the same.
+
+    They are moments of fourth order of the cube's axes a_k, the lowest that its symmetry leaves. Standing on a face and
+    turned by yaw, it has (cos 4 yaw, sin 4 yaw, 1, 0, 0); the last three tell how it is tipped.
+    """
+    x, y, z = rotation
+    return np.array([4 * (x**4).sum() - 3, 4 * (x**3 * y).sum(), (z**4).sum(), (z**3 * x).sum(), (z**3 * y).sum()])
+
+
 class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """One task on the arm at 10 Hz.
 
     Observation: `proprio` (16,) float32, joint angles (7), tip (3), sin and cos of yaw, opening, commanded tip (3);
-    `state` (9 + 9 per object,) float32, tip (3), sin and cos of yaw, opening, commanded tip (3), then for each object
-    position (3) and the first two columns of its rotation (6); `pixels` (size, size, 3) uint8 unless `pixels=False`.
+    `state` (9 + 8 per object,) float32, tip (3), sin and cos of yaw, opening, commanded tip (3), then for each object
+    position (3) and `cube_rotation` (5); `pixels` (size, size, 3) uint8 unless `pixels=False`.
     Metres and radians throughout.
 
     Action: (5,) in [-1, 1], (dx, dy, dz, dyaw, gripper), scaled by `arm.ACTION_SCALE` and clipped to the workspace.
@@ -55,7 +65,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         def box(size: int) -> gymnasium.spaces.Box:
             return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
-        spaces: dict[str, gymnasium.Space] = {"proprio": box(JOINTS + 9), "state": box(9 + 9 * len(task.objects))}
+        spaces: dict[str, gymnasium.Space] = {"proprio": box(JOINTS + 9), "state": box(9 + 8 * len(task.objects))}
         if pixels:
             spaces["pixels"] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
@@ -172,7 +182,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         gripper = [*data.site_xpos[self._tip], rotation[3], rotation[0], data.qpos[JOINTS]]
         state = [*gripper, *command[:3]]
         for body in self._tracked:
-            state += [*data.xpos[body], *data.xmat[body].reshape(3, 3)[:, :2].T.ravel()]
+            state += [*data.xpos[body], *cube_rotation(data.xmat[body].reshape(3, 3))]
         observation = {
             "proprio": np.array([*data.qpos[:JOINTS], *gripper, *command[:3]], np.float32),
             "state": np.array(state, np.float32),

@@ -147,7 +147,7 @@ TASKS: dict[str, Task] = {
         Reach(
             name="reach",
             scene="reach.xml",
-            workspace=Workspace.of(x=(0.38, 0.62), y=(-0.20, 0.20), z=(0.02, 0.22), yaw=(0, 0), opening=(0, 0)),
+            workspace=Workspace.of(x=(0.38, 0.60), y=(-0.15, 0.15), z=(0.02, 0.16), yaw=(0, 0), opening=(0, 0)),
             tolerance=0.025,
             budget=30,
         ),

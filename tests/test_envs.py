@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from forearm.envs import POLICIES, TASKS, ArmEnv, Observation, make, make_policy
 from forearm.envs.arm import HOME, JOINTS
+from forearm.envs.arm_env import cube_rotation
 from forearm.envs.tasks import random_command
 from gymnasium.utils.env_checker import check_env
 
@@ -362,3 +363,16 @@ except RenderingError as error:
 def test_mujoco_may_be_imported_first() -> None:
     output = python("import mujoco; from forearm.envs import make; print(make('push').reset()[0]['pixels'].shape)")
     assert output.strip() == "(64, 64, 3)"
+
+
+def test_cubes_that_look_the_same_have_the_same_rotation() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        same = rotation[:, rng.permutation(3)] * rng.choice([-1, 1], size=3)  # the axes renamed and turned round
+        np.testing.assert_allclose(cube_rotation(same), cube_rotation(rotation), atol=1e-12)
+        other = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        assert np.abs(cube_rotation(other) - cube_rotation(rotation)).max() > 1e-3
+    yaw = 0.3
+    upright = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
+    np.testing.assert_allclose(cube_rotation(upright), [np.cos(4 * yaw), np.sin(4 * yaw), 1, 0, 0], atol=1e-12)
