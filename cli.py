@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -115,6 +115,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module(f"{__package__}.configs", version_base="1.3"):
         root = hydra_compose(config_name)
+        overrides = [*_presets(overrides, root), *overrides]
         groups = [override for override in overrides if _chooses(override, root)]
         config, defaults = hydra_compose(config_name, groups), hydra_compose(config_name, groups)
     parser = OverridesParser.create()
@@ -133,6 +134,22 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
         if not good:
             raise UserError(f"{override}: must be {_wanted(default)}")
     return config
+
+
+def _presets(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
+    """What `configs/presets.yaml` adds to a user's overrides: nothing that they set, or that the command has not."""
+    from omegaconf import OmegaConf
+
+    presets = OmegaConf.create((files(f"{__package__}.configs") / "presets.yaml").read_text(encoding="utf-8"))
+    chosen = dict(override.split("=", 1) for override in overrides)
+    for condition, settings in presets.items():
+        key, value = str(condition).split("=")
+        default = OmegaConf.select(root, f"{key}.name" if _options(key) else key)
+        if chosen.get(key, default) != value:
+            continue
+        for name, setting in settings.items():
+            if not {name, name.split(".")[0]} & set(chosen) and OmegaConf.select(root, name) is not None:
+                yield f"{name}={setting}"
 
 
 def _options(group: str) -> list[str]:

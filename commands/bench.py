@@ -82,7 +82,7 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
     at_least(config, planner_seeds=0, video_episodes=0)
     check_energy(as_dict(config.energy))
     planners: dict[str, Planned] = {}
-    for name in config.planners:
+    for name in dict.fromkeys(config.planners):
         if name not in PLANNERS and name not in WITHOUT_MODEL:
             raise UserError(f"planners: {name} is unknown; choose from: {', '.join([*PLANNERS, *WITHOUT_MODEL])}")
         if name not in PLANNERS and name != "oracle":
@@ -90,12 +90,18 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
         settings = _settings_of(name, config)
         if settings.pop("episodes", 1) < 1:
             raise UserError(f"oracle.episodes={config.oracle.episodes}: must be at least 1")
-        energy = "simulator" if name == "oracle" else f"{config.energy.distance}, {config.energy.reduce}"
+        energy = "simulator" if name == "oracle" else energy_label(config)
         labels = {key: settings[key] for key in ("samples", "iterations", "horizon")} | {"energy": energy}
         group = "oracle" if name == "oracle" else "planner"
         planners[name] = make_planner(settings, low, high, chunk, group), labels
         check_execution(config, planners[name][0])
     return planners
+
+
+def energy_label(config: DictConfig) -> str:
+    """The energy in a few words, such as `mse, min + 0.02 control`."""
+    extra = [f" + {w:g} {term}" for term, w in config.energy.weights.items() if term != "goal" and w]
+    return f"{config.energy.distance}, {config.energy.reduce}" + "".join(extra)
 
 
 def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
@@ -106,7 +112,7 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
     seeds, model = list(config.planner_seeds), checkpoint.model
     planners = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
     entries = []
-    for name in config.planners:
+    for name in dict.fromkeys(config.planners):
         if name == "zero":
             entries.append(Entry(name, "floor", Zero(), seeds[:1]))
         elif name == "random":

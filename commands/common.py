@@ -131,7 +131,7 @@ def make_env(config: DictConfig) -> ArmEnv:
 
 
 def check_energy(settings: dict[str, Any]) -> None:
-    """Makes sure that an energy group's names exist.
+    """Makes sure that an energy group's names exist, and that its weights can be.
 
     Raises:
         UserError: naming the key and the valid choices.
@@ -142,6 +142,9 @@ def check_energy(settings: dict[str, Any]) -> None:
     for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS, "metric": METRICS}.items():
         if settings[key] not in choices:
             raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
+    for term, weight in settings["weights"].items():
+        if not weight >= 0:
+            raise UserError(f"energy.weights.{term}={weight}: must not be negative")
 
 
 def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, group: str = "planner") -> Planner:

@@ -11,7 +11,8 @@ import torch
 from ..envs import ArmEnv, Policy, make_policy
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
-from ..planner import ActionSpace, Agent, LatentEnergy, Planner
+from ..planner import ActionSpace, Agent, ControlEnergy, LatentEnergy, Planner
+from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
 from .goals import GoalManifest
@@ -77,7 +78,11 @@ METRICS: dict[str, Callable[[WorldModel], torch.Tensor | None]] = {
 
 
 class Imagination:
-    """A planner on a learned world model: encode, imagine, compare with the goal's embedding."""
+    """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
+
+    `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the
+    `weights` of the terms `goal` and `control`.
+    """
 
     def __init__(
         self,
@@ -92,6 +97,7 @@ class Imagination:
         self.model.bf16 = use_bf16(precision, device)
         self.planner = planner.to(device)
         self.energy = dict(energy)
+        self.weights = self.energy.pop("weights", {"goal": 1.0})
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
         self.device = device
         self.execute_steps = execute_steps
@@ -115,8 +121,9 @@ class Imagination:
         self.evaluations = self.agent.last_plan.stats.evaluations
         return actions
 
-    def _make_energy(self, observation: dict[str, torch.Tensor]) -> LatentEnergy:
-        return LatentEnergy(self.model, self.model.encode(observation), self._goal, **self.energy)
+    def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
+        goal = LatentEnergy(self.model, self.model.encode(observation), self._goal, **self.energy)
+        return weighted({"goal": goal, "control": ControlEnergy()}, self.weights)
 
     def _tensors(self, batch: Batch) -> dict[str, torch.Tensor]:
         seen = self.model.architecture.observations

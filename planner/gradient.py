@@ -43,22 +43,22 @@ class CEMGradient(ICEM):
     """iCEM finds the basin, Adam descends in it: the kept elites and the mean are refined by gradient.
 
     Args:
-        refine: how many of the iterations are gradient steps.
+        refine: share of the iterations that are gradient steps, in (0, 1); the first never is.
         learning_rate: as in `Gradient`.
     """
 
     iterations: int = 20
-    refine: int = 16
+    refine: float = 0.7
     learning_rate: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.refine < self.iterations:
-            raise ValueError(f"refine={self.refine} must lie between 0 and iterations={self.iterations}")
+        if not 0 < self.refine < 1:
+            raise ValueError(f"refine={self.refine} must lie in (0, 1): it is a share of the iterations")
 
     @property
     def first_gradient(self) -> int:
-        return self.iterations - self.refine
+        return max(1, self.iterations - max(1, round(self.refine * self.iterations)))
 
     def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:
         if iteration < self.first_gradient:
@@ -70,7 +70,8 @@ class CEMGradient(ICEM):
     def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
         if iteration < self.first_gradient:
             return super().update(state, knots, energies, iteration)
-        return adam_step(state, knots, energies, iteration - self.first_gradient, self.refine, self.learning_rate)
+        steps = self.iterations - self.first_gradient
+        return adam_step(state, knots, energies, iteration - self.first_gradient, steps, self.learning_rate)
 
 
 def adam_step(

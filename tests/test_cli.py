@@ -119,6 +119,8 @@ BAD: dict[str, tuple[str, str]] = {
     "execute_steps": (f"{BENCH} execute_steps=99", r"execute_steps=99: must lie in 1 … \d+, a plan's steps"),
     "metric": (f"{BENCH} energy.metric=fast", r"energy\.metric=fast is unknown; choose one of: slow, plain"),
     "distance": (f"{BENCH} energy.distance=l3", r"energy\.distance=l3 is unknown; choose one of: mse, l1, cosine"),
+    "energy weight": (f"{BENCH} energy.weights.control=-1", r"energy\.weights\.control=-1: must not be negative"),
+    "energy term": (f"{BENCH} energy.weights.effort=1", r"no key 'energy\.weights\.effort'"),
     "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
     "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
     "predictor": (f"{TRAIN} model.predictor=gpt", r"model\.predictor=gpt is unknown; choose one of: residual"),
@@ -354,3 +356,14 @@ def test_bench_planners_measures_gaps_to_known_optima(tmp_path: Path, capsys: py
     (row,) = json.loads((out / "results.json").read_text())["rows"]
     assert 0 <= row["gap_median"] <= row["gap_worst"] < 0.01
     assert row["evaluations"] == 256 * 12 + 1 and "double_integrator | mppi" in capsys.readouterr().out
+
+
+def test_presets_give_way_to_what_is_set() -> None:
+    state = compose("quickstart", ["obs=state", "batch=7"])
+    assert (state.model.latent, state.batch, state.objective.weight) == (32, 7, 0.3)
+    assert "weight" not in compose("quickstart", ["obs=state", "objective=ema"]).objective
+    assert compose("quickstart", []).model.latent == 128
+    reach = compose("bench", ["env=reach"])
+    assert (next(iter(reach.planners)), reach.energy.weights.control) == ("cem_gradient", 0.02)
+    assert compose("bench", ["env=reach", "planner=mppi"]).planner.name == "mppi"
+    assert compose("bench", ["energy.weights.control=0.5", "env=reach"]).energy.weights.control == 0.5

@@ -25,7 +25,7 @@ SPACE = ActionSpace(
 
 def small(name: str, space: ActionSpace = LQR.space) -> Planner:
     settings: dict[str, Any] = {"samples": 4 if name == "gradient" else 24, "iterations": 4}
-    return make_planner(name, space, **settings, **({"refine": 2} if name == "cem_gradient" else {}))
+    return make_planner(name, space, **settings)
 
 
 def bowl(actions: Tensor) -> Tensor:
