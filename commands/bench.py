@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
     from ..planner import Planner
-
-    Planned = tuple[Planner, dict[str, Any]]
 
 
 def run(config: DictConfig) -> None:
@@ -68,11 +68,23 @@ def load_goals(config: DictConfig, env: ArmEnv) -> GoalManifest:
     return manifest if len(manifest) <= config.episodes else manifest.first(config.episodes)
 
 
+OWN = "own"
+"""Stands for what the planner and energy groups say, which is all that a command without sweeps has."""
 WITHOUT_MODEL = ("random", "zero", "expert", "oracle")
 
 
-def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float], chunk: int) -> dict[str, Planned]:
-    """Those that a config lists and that plan, by name, each with its labels for the table.
+@dataclass(frozen=True)
+class Planned:
+    """A planner that a config asks for, on an energy's settings, with its labels for the table."""
+
+    name: str
+    planner: Planner
+    energy: dict[str, Any]
+    labels: dict[str, Any]
+
+
+def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float], chunk: int) -> list[Planned]:
+    """Those that a config lists and that plan: each with each of the energies and budgets; the oracle with its own.
 
     Raises:
         UserError: for a name that does not exist, or settings that a planner cannot take.
@@ -80,8 +92,8 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
     from ..planner import PLANNERS
 
     at_least(config, planner_seeds=0, video_episodes=0)
-    check_energy(as_dict(config.energy))
-    planners: dict[str, Planned] = {}
+    energies, budgets = sweep(config)
+    planned = []
     for name in dict.fromkeys(config.planners):
         if name not in PLANNERS and name not in WITHOUT_MODEL:
             raise UserError(f"planners: {name} is unknown; choose from: {', '.join([*PLANNERS, *WITHOUT_MODEL])}")
@@ -90,18 +102,44 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
         settings = _settings_of(name, config)
         if settings.pop("episodes", 1) < 1:
             raise UserError(f"oracle.episodes={config.oracle.episodes}: must be at least 1")
-        energy = "simulator" if name == "oracle" else energy_label(config)
-        labels = {key: settings[key] for key in ("samples", "iterations", "horizon")} | {"energy": energy}
-        group = "oracle" if name == "oracle" else "planner"
-        planners[name] = make_planner(settings, low, high, chunk, group), labels
-        check_execution(config, planners[name][0])
-    return planners
+        own = name == "oracle"
+        for energy, budget in product([as_dict(config.energy)] if own else energies, [{}] if own else budgets):
+            values = settings | budget
+            planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
+            check_execution(config, planner)
+            labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
+            labels["energy"] = "simulator" if own else energy_label(energy)
+            planned.append(Planned(name, planner, energy, labels))
+    return planned
 
 
-def energy_label(config: DictConfig) -> str:
-    """The energy in a few words, such as `mse, min + 0.02 control`."""
-    extra = [f" + {w:g} {term}" for term, w in config.energy.weights.items() if term != "goal" and w]
-    return f"{config.energy.distance}, {config.energy.reduce}" + "".join(extra)
+def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
+    """The energies and budgets that a config lists, as settings; `own` stands for what the groups say.
+
+    Raises:
+        UserError: for a word that is neither `own` nor of the form that belongs there.
+    """
+    base = as_dict(config.energy)
+    energies, budgets = [], []
+    for word in config.get("energies", [OWN]):
+        parts = word.split("/")
+        if word != OWN and len(parts) != 3:
+            raise UserError(f"energies: {word} is neither own nor DISTANCE/REDUCE/METRIC, such as mse/path/slow")
+        energies.append(base if word == OWN else base | dict(zip(("distance", "reduce", "metric"), parts, strict=True)))
+        check_energy(energies[-1])
+    for word in config.get("budgets", [OWN]):
+        samples, _, iterations = word.partition("x")
+        if word != OWN and not (samples.isdecimal() and iterations.isdecimal()):
+            raise UserError(f"budgets: {word} is neither own nor SAMPLESxITERATIONS, such as 64x3")
+        budgets.append({} if word == OWN else {"samples": int(samples), "iterations": int(iterations)})
+    return energies, budgets
+
+
+def energy_label(energy: Mapping[str, Any]) -> str:
+    """An energy in a few words, such as `mse, min + 0.02 control`."""
+    extra = [f" + {weight:g} {term}" for term, weight in energy["weights"].items() if term != "goal" and weight]
+    metric = "" if energy["metric"] == "slow" else f", {energy['metric']}"
+    return f"{energy['distance']}, {energy['reduce']}{metric}" + "".join(extra)
 
 
 def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
@@ -110,7 +148,8 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
     from ..evaluation.controllers import Expert, Imagination, Oracle, Random, Zero
 
     seeds, model = list(config.planner_seeds), checkpoint.model
-    planners = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
+    deadline = make_deadline(config)
+    planned = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
@@ -119,19 +158,26 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
             entries.append(Entry(name, "floor", Random(model.chunk), seeds))
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
-        elif name == "oracle":
-            planner, labels = planners[name]
-            controller = Oracle(env, planner, {"reduce": config.energy.reduce})
-            entries.append(
-                Entry(name, "ceiling", controller, seeds[:1], config.oracle.episodes, timed=False, labels=labels)
-            )
-        else:
-            planner, labels = planners[name]
-            controller = Imagination(
-                model, planner, as_dict(config.energy), str(device), config.precision, config.execute_steps
-            )
-            entries.append(Entry(name, "planner", controller, seeds, labels=labels))
+        for one in planned:
+            if one.name == name == "oracle":
+                oracle = Oracle(env, one.planner, {"reduce": config.energy.reduce})
+                first = config.oracle.episodes
+                entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
+            elif one.name == name:
+                controller = Imagination(
+                    model, one.planner, one.energy, str(device), config.precision, config.execute_steps, deadline
+                )
+                alone = deadline is not None
+                entries.append(Entry(name, "planner", controller, seeds, alone=alone, labels=one.labels))
     return entries
+
+
+def make_deadline(config: DictConfig) -> float | None:
+    """Seconds that a plan may take, or None for as many as it wants."""
+    deadline = config.get("deadline", 0.0)
+    if deadline < 0:
+        raise UserError(f"deadline={deadline}: must not be negative; 0 is none")
+    return deadline or None
 
 
 def measure(
@@ -147,7 +193,7 @@ def measure(
     are seconds that stages before took, to be told with them."""
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
-    from ..evaluation.plots import success_against_time
+    from ..evaluation.plots import success_against_cost
     from ..evaluation.report import write_report
     from ..evaluation.results import pool, table, write_results
     from .doctor import machine
@@ -172,13 +218,13 @@ def measure(
     if shown and config.video_episodes:
         name, episodes = shown
         video = write_film(out / f"{name}.mp4", env, episodes, config.video_episodes, name)
-    plot = success_against_time(pool(rows), out / "success.png")
+    plot = success_against_cost(pool(rows), out / "success.png")
     facts["wall clock"] = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
     write_report(
         out / "report.html",
         f"{env.name} from {config.obs}",
         rows,
-        images={"Success at the end against the time one plan takes.": plot},
+        images={"Success at the end against what one plan costs.": plot},
         videos=[video] if video else [],
         facts=facts,
         command=command,

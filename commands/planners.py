@@ -34,9 +34,9 @@ def run(config: DictConfig) -> None:
     with progress_bar("bench planners", len(pairs), "rows") as advance:
         for problem, planner in pairs:
             try:
-                gaps.append(measure_gap(problem, planner, as_dict(config.budgets[planner]), config.seeds, device))
+                gaps.append(measure_gap(problem, planner, as_dict(config.settings[planner]), config.seeds, device))
             except ValueError as error:
-                raise UserError(f"budgets.{planner}: {error}") from None
+                raise UserError(f"settings.{planner}: {error}") from None
             advance(1)
     write_json(
         out / "results.json",

@@ -21,7 +21,8 @@ class Entry:
     """One planner of a bench.
 
     `episodes` limits it to the first goals of the manifest (None: all); an entry that is not `timed` alone reports its
-    time a call over its problems instead; `labels` go into its rows.
+    time a call over its problems instead; one that meets its goals `alone`, one after the other, plans under a clock
+    that must not be shared, and is timed as it goes; `labels` go into its rows.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Entry:
     seeds: Sequence[int]
     episodes: int | None = None
     timed: bool = True
+    alone: bool = False
     labels: dict[str, Any] = field(default_factory=dict)
 
     def manifest(self, manifest: GoalManifest) -> GoalManifest:
@@ -38,7 +40,7 @@ class Entry:
     def steps(self, manifest: GoalManifest) -> int:
         """Environment steps that running it takes."""
         once = len(self.manifest(manifest)) * manifest.budget
-        return len(self.seeds) * once + (manifest.budget if self.timed else 0)
+        return len(self.seeds) * once + (manifest.budget if self.timed and not self.alone else 0)
 
 
 def run_entry(
@@ -49,14 +51,18 @@ def run_entry(
     Plans are timed on one problem alone, which is what a robot waits for, in a run of their own.
     """
     goals = entry.manifest(manifest)
-    runs = [run_episodes(env, goals, entry.controller, seed, advance) for seed in entry.seeds]
+    runs, misses = [], []
+    for seed in entry.seeds:
+        before = getattr(entry.controller, "misses", 0)
+        runs.append(_run(env, goals, entry, seed, advance))
+        misses.append(getattr(entry.controller, "misses", 0) - before)
     evaluations = getattr(entry.controller, "evaluations", 0)
     alone: list[float] = []
-    if entry.timed:
+    if entry.timed and not entry.alone:
         alone = run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds
     rows = []
-    for seed, episodes in zip(entry.seeds, runs, strict=True):
-        together = 1e3 * np.array(episodes.act_seconds) / len(goals)
+    for seed, episodes, missed in zip(entry.seeds, runs, misses, strict=True):
+        together = 1e3 * np.array(episodes.act_seconds) / (1 if entry.alone else len(goals))
         row = Row.from_episodes(
             env=env.name,
             obs=obs,
@@ -68,8 +74,18 @@ def run_entry(
             evaluations=evaluations,
             final_distance_cm=100 * episodes.distance[:, -1],
             kind=entry.kind,
-            plan_ms_batched=float(np.median(together)),
+            plan_ms_batched=None if entry.alone else float(np.median(together)),
+            misses=missed if entry.alone else None,
             **entry.labels,
         )
         rows.append(row)
     return rows, runs[0]
+
+
+def _run(env: ArmEnv, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> Episodes:
+    if not entry.alone:
+        return run_episodes(env, goals, entry.controller, seed, advance)
+    # Each goal has a seed of its own, as it would have in a batch.
+    seeds = range(seed * len(goals), (seed + 1) * len(goals))
+    parts = zip(goals.singles(), seeds, strict=True)
+    return Episodes.join(goals, [run_episodes(env, goal, entry.controller, s, advance) for goal, s in parts])

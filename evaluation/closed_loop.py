@@ -6,7 +6,7 @@ One simulation serves all problems: each problem is a row of simulator state, lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,6 +55,19 @@ class Episodes:
     def reached(self) -> np.ndarray:
         """(B,) the goal held at some step."""
         return np.any(self.distance < self.manifest.tolerance, axis=1)
+
+    @classmethod
+    def join(cls, manifest: GoalManifest, parts: Sequence[Episodes]) -> Episodes:
+        """Episodes that were run one after the other, over the same number of calls each."""
+        return cls(
+            manifest,
+            np.concatenate([part.distance for part in parts]),
+            np.concatenate([part.states for part in parts]),
+            np.concatenate([part.actions for part in parts]),
+            parts[0].plans,
+            [seconds for part in parts for seconds in part.act_seconds],
+            [np.concatenate(call) for call in zip(*(part.energies for part in parts), strict=True)],
+        )
 
 
 def stack(observations: list[Observation]) -> Batch:

@@ -81,7 +81,7 @@ class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the
-    `weights` of the terms `goal` and `control`.
+    `weights` of the terms `goal` and `control`. `misses` counts plans that came after the `deadline`, in seconds.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Imagination:
         device: str = "cpu",
         precision: str = "fp32",
         execute_steps: int | None = None,
+        deadline: float | None = None,
     ) -> None:
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
@@ -101,21 +102,29 @@ class Imagination:
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
         self.device = device
         self.execute_steps = execute_steps
+        self.deadline = deadline
         self.energies: list[np.ndarray] = []
         self.evaluations = 0
+        self.misses = 0
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
             self._goal = self.model.encode(self._tensors(goals))
-        seeds = seed * SEEDS
         self.agent = Agent(
-            self.planner, self._make_energy, len(manifest), seeds=seeds, execute_steps=self.execute_steps
+            self.planner,
+            self._make_energy,
+            len(manifest),
+            seeds=seed * SEEDS,
+            execute_steps=self.execute_steps,
+            deadline=self.deadline,
         )
         self.energies = []
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del states
+        missed = self.agent.misses
         actions = self.agent.act(self._tensors(observations)).cpu().numpy()
+        self.misses += self.agent.misses - missed
         assert self.agent.last_plan is not None
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations

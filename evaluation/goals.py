@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,14 @@ class GoalManifest:
 
     def first(self, count: int) -> GoalManifest:
         """The first problems alone; another manifest, with another hash."""
-        return GoalManifest(
-            self.env,
-            self.seed,
-            self.budget,
-            self.tolerance,
-            self.start[:count],
-            self.goal[:count],
-            self.hold,
-            self.versions,
-        )
+        return self._part(slice(count))
+
+    def singles(self) -> list[GoalManifest]:
+        """Each problem alone."""
+        return [self._part(slice(i, i + 1)) for i in range(len(self))]
+
+    def _part(self, which: slice) -> GoalManifest:
+        return replace(self, start=self.start[which], goal=self.goal[which])
 
     def save(self, path: Path) -> None:
         header = {"goals": json.dumps(self.header | {"sha256": self.sha256})}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,17 +25,21 @@ from .style import BLUE, INK, MUTED, PALETTE, STYLE, VERMILLION
 _LINES = {"floor": MUTED, "planner": INK, "ceiling": "#9A7200"}
 
 
-def success_against_time(rows: Sequence[Row], path: str | Path) -> Path:
-    """Success at the end (%, with its Wilson interval) against milliseconds a plan (log), one panel a task.
+def success_against_cost(rows: Sequence[Row], path: str | Path) -> Path:
+    """Success at the end (%, with its Wilson interval) against milliseconds a plan (log), one panel a task; and a panel
+    against evaluations a plan, where a planner has more than one budget.
 
-    A planner is a point at its p50 with a thin line to its p95; floors and ceilings are horizontal lines inside
-    their interval, and so is a planner whose time is unknown. Pool the seeds first, for one point a planner.
+    A planner is a point at its p50 with a thin line to its p95, or a curve through its budgets; floors and ceilings
+    are horizontal lines inside their interval, and so is a planner whose time is unknown. Pool the seeds first, for
+    one point a planner and budget.
     """
     tasks = list(dict.fromkeys((row.env, row.obs) for row in rows))
-    with _figure(path, (7.2 if len(tasks) < 2 else 4.4 * len(tasks), 4.0)) as figure:
-        panels = figure.subplots(1, max(len(tasks), 1), sharey=True, squeeze=False)[0]
-        for axes, (env, obs) in zip(panels, tasks, strict=False):
-            _success_panel(axes, [row for row in rows if (row.env, row.obs) == (env, obs)])
+    costs = ["plan_ms_p50", "evaluations"][: 1 + (len({_curve(row) for row in rows}) < len(rows))]
+    count = max(1, len(tasks) * len(costs))
+    with _figure(path, (7.2 if count < 2 else 4.4 * count, 4.0)) as figure:
+        panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+        for axes, ((env, obs), cost) in zip(panels, product(tasks, costs), strict=False):
+            _success_panel(axes, [row for row in rows if (row.env, row.obs) == (env, obs)], cost)
             axes.set_title(f"{env} from {obs}")
         panels[0].set_ylabel("success at the end, %")
     return Path(path)
@@ -116,30 +120,49 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
             figure.savefig(temporary, metadata={"Software": None} if temporary.suffix == ".png" else None)
 
 
-def _success_panel(axes: Axes, rows: Sequence[Row]) -> None:
+_COSTS = {"plan_ms_p50": "milliseconds a plan: p50, and a line to p95", "evaluations": "evaluations a plan"}
+
+
+def _curve(row: Row) -> tuple[str, str, str | None]:
+    """What rows of one planner with different budgets have in common."""
+    return row.env, row.planner, row.energy
+
+
+def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> None:
     looks = cycle(zip(PALETTE, "osD^vP", strict=True))
     labels: list[_Label] = []
-    energies = len({row.energy for row in rows} - {None})
+    energies = len({row.energy for row in rows if row.kind == "planner"} - {None})
+    curves: dict[object, list[Row]] = {}
     for row in ordered(rows):
-        success, low, high = (100 * fraction for fraction in (row.success, *row.wilson))
-        if row.kind == "planner" and row.plan_ms_p50:
+        curves.setdefault(_curve(row), []).append(row)
+    for points in curves.values():
+        best = max(points, key=lambda row: row.success)
+        if best.kind == "planner" and getattr(best, cost):
             colour, marker = next(looks)
-            axes.plot([row.plan_ms_p50, row.plan_ms_p95 or row.plan_ms_p50], [success] * 2, color=colour, linewidth=1.2)
-            axes.vlines(row.plan_ms_p50, low, high, color=colour, linewidth=1.6)
-            axes.plot(row.plan_ms_p50, success, color=colour, marker=marker, markersize=6)
+            points = sorted(points, key=lambda row: getattr(row, cost) or 0.0)
+            x = [getattr(row, cost) for row in points]
+            axes.plot(x, [100 * row.success for row in points], color=colour, marker=marker, markersize=6, linewidth=1)
+            for row, at in zip(points, x, strict=True):
+                low, high = row.wilson
+                axes.vlines(at, 100 * low, 100 * high, color=colour, linewidth=1.6)
+                if cost == "plan_ms_p50":
+                    axes.hlines(100 * row.success, at, row.plan_ms_p95 or at, color=colour, linewidth=1.2)
         else:
-            colour, marker = _LINES[row.kind], "_"
-            axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
-            axes.axhline(success, color=colour, linewidth=1.2, linestyle=(0, (5, 3)))
-        name = f"{row.planner} {row.energy}" if energies > 1 and row.energy else row.planner
-        labels.append(_Label(success, f"{name}  {percent(row.success)}", colour, marker))
+            colour, marker = _LINES[best.kind], "_"
+            low, high = best.wilson
+            axes.axhspan(100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
+            axes.axhline(100 * best.success, color=colour, linewidth=1.2, linestyle=(0, (5, 3)))
+        name = f"{best.planner} {best.energy}" if energies > 1 and best.kind == "planner" else best.planner
+        labels.append(_Label(100 * best.success, f"{name}  {percent(best.success)}", colour, marker))
 
     axes.set_ylim(-4, 104)
     axes.set_yticks(range(0, 101, 20))
     axes.set_xscale("log")
-    times = [t for row in rows if row.kind == "planner" for t in (row.plan_ms_p50, row.plan_ms_p95) if t]
-    axes.set_xlim(min(times, default=1.0) / 3, max(times, default=100.0) * 3)
-    axes.set_xlabel("milliseconds a plan: p50, and a line to p95")
+    planned = [row for row in rows if row.kind == "planner"]
+    spans = (cost, "plan_ms_p95") if cost == "plan_ms_p50" else (cost,)
+    costs = [value for row in planned for name in spans if (value := getattr(row, name))]
+    axes.set_xlim(min(costs, default=1.0) / 3, max(costs, default=100.0) * 3)
+    axes.set_xlabel(_COSTS[cost])
     _plain_log_ticks(axes, "x")
     # Names stand outside, at their height: inside they would cover one another just where planners are good.
     outside = blended_transform_factory(axes.transAxes, axes.transData)

@@ -26,7 +26,8 @@ class Row:
 
     `success` and `reached` are fractions of `episodes`: the goal holds at the end of the episode, and it held at any
     step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan;
-    `plan_ms_batched` is the milliseconds a plan when all problems are planned in one batch.
+    `plan_ms_batched` is the milliseconds a plan when all problems are planned in one batch. Under a deadline `misses`
+    of the `plans` came late, and the previous plan went on.
     A row pooled over planner seeds has `seed=None` and lists them in `seeds`.
     """
 
@@ -51,6 +52,9 @@ class Row:
     final_distance_cm: float | None = None
     drops: int | None = None
     plan_ms_batched: float | None = None
+    plan_ms_p99: float | None = None
+    plans: int | None = None
+    misses: int | None = None
     note: str | None = None
 
     @classmethod
@@ -72,7 +76,8 @@ class Row:
         """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
-        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, note.
+        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses and
+        note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -92,6 +97,8 @@ class Row:
             seed=seed,
             plan_ms_p50=float(np.percentile(times, 50)) if times.size else None,
             plan_ms_p95=float(np.percentile(times, 95)) if times.size else None,
+            plan_ms_p99=float(np.percentile(times, 99)) if times.size else None,
+            plans=times.size or None,
             evaluations=evaluations,
             seeds=(seed,),
             final_distance_cm=None if final_distance_cm is None else float(np.median(np.asarray(final_distance_cm))),
@@ -146,7 +153,7 @@ def pool(rows: Iterable[Row]) -> list[Row]:
 
     Successes add up and the interval is Wilson's on the sum: it speaks of the planner's luck on these goals, and is
     narrower than one for unseen goals would be, for all seeds share the goals. Of the plan times only percentiles are
-    known here: the median of the p50, and the worst p95.
+    known here: the median of the p50, and the worst p95 and p99.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -159,7 +166,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as an aligned Markdown table, for terminal, README and docs alike: floors, planners, then ceilings."""
     header, *body = cells(rows)
     widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-    texts = len(header) - NUMERIC_COLUMNS - (header[-1] == DISTANCE)
+    texts = header.index("planner") + 1
 
     def line(values: Sequence[str]) -> str:
         padded = [v.ljust(w) if i < texts else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))]
@@ -169,17 +176,21 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([line(header), line(rule), *map(line, body)])
 
 
-DISTANCE = "final cm"
-NUMERIC_COLUMNS = 5
-
-
 def cells(rows: Sequence[Row]) -> list[list[str]]:
     """Header and body of the table as text. What is the same in every row (env, obs, energy) gets no column."""
     rows = ordered(rows)
     varying = [name for name in ("env", "obs", "energy") if len({getattr(row, name) for row in rows} - {None}) > 1]
     if len(pool(rows)) < len(rows):
         varying.append("seed")
-    distance = any(row.final_distance_cm is not None for row in rows)
+    extra = {
+        name: text
+        for name, attribute, text in (
+            ("final cm", "final_distance_cm", lambda row: _number(row.final_distance_cm)),
+            ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
+            ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
+        )
+        if any(getattr(row, attribute) is not None for row in rows)
+    }
     header = [*varying, "planner", "success % [95 %]", "reached %", "plan ms p50 / p95", "evaluations", "episodes"]
     body = [
         [
@@ -190,11 +201,11 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             _times(row),
             f"{row.evaluations:,}" if row.evaluations else "-",
             _episodes(row),
-            *([_number(row.final_distance_cm)] if distance else []),
+            *(text(row) for text in extra.values()),
         ]
         for row in rows
     ]
-    return [header + [DISTANCE] * distance, *body]
+    return [[*header, *extra], *body]
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
@@ -236,7 +247,7 @@ def _pooled(rows: list[Row]) -> Row:
     p50 = [row.plan_ms_p50 for row in rows if row.plan_ms_p50 is not None]
     p95 = [row.plan_ms_p95 for row in rows if row.plan_ms_p95 is not None]
     distances = [row.final_distance_cm for row in rows if row.final_distance_cm is not None]
-    drops = [row.drops for row in rows if row.drops is not None]
+    p99 = [row.plan_ms_p99 for row in rows if row.plan_ms_p99 is not None]
     return replace(
         rows[0],
         episodes=episodes,
@@ -250,5 +261,11 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p95=max(p95, default=None),
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
-        drops=sum(drops) if drops else None,
+        plan_ms_p99=max(p99, default=None),
+        **{name: _total(rows, name) for name in ("drops", "plans", "misses")},
     )
+
+
+def _total(rows: Sequence[Row], name: str) -> int | None:
+    known = [getattr(row, name) for row in rows if getattr(row, name) is not None]
+    return sum(known) if known else None

@@ -12,7 +12,7 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 import pytest
-from forearm.evaluation.plots import energy_curve, loss_curves, success_against_time
+from forearm.evaluation.plots import energy_curve, loss_curves, success_against_cost
 from forearm.evaluation.report import write_report
 from forearm.evaluation.results import Row, pool, read_results, table, write_results
 from forearm.evaluation.statistics import compare_paired, wilson
@@ -151,8 +151,8 @@ def test_the_table_is_aligned_and_ordered() -> None:
 def test_plots_are_written(tmp_path: Path) -> None:
     log = [{"step": step, "loss": 1 / (step + 1), "effective_rank": 3.0, "val_loss": None} for step in range(5)]
     paths = [
-        success_against_time(pool(ROWS), tmp_path / "success.png"),
-        success_against_time([], tmp_path / "nothing.png"),
+        success_against_cost(pool(ROWS), tmp_path / "success.png"),
+        success_against_cost([], tmp_path / "nothing.png"),
         loss_curves(log, tmp_path / "loss.png"),
         energy_curve(np.linspace(2, 0, 9).tolist(), tmp_path / "energy.png", distance_cm=[1.0] * 9, step_s=0.1),
     ]
@@ -160,7 +160,7 @@ def test_plots_are_written(tmp_path: Path) -> None:
         with Image.open(path) as image:
             assert image.width > 1000
     before = paths[0].read_bytes()
-    assert success_against_time(pool(ROWS), paths[0]).read_bytes() == before
+    assert success_against_cost(pool(ROWS), paths[0]).read_bytes() == before
 
 
 class Page(HTMLParser):

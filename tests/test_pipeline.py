@@ -103,6 +103,30 @@ def test_settings_of_the_planner_reach_the_others(state_run: Path, tmp_path: Pat
     assert rows["shooting"]["evaluations"] == 12 and not list(out.glob("*.mp4"))
 
 
+def test_energies_and_budgets_are_rows_of_one_table(
+    state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("planners=[cem,zero]", "energies=[own,l1/path/plain]", "budgets=[8x1,8x2]", "planner_seeds=[0]")
+    assert main(bench(state_run, "state", tmp_path / "out", *sweep, "video_episodes=0")) == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [(row.get("energy"), row["evaluations"]) for row in rows] == [
+        *(("mse, min", 8), ("mse, min", 16), ("l1, path, plain", 8), ("l1, path, plain", 16)),
+        (None, 0),
+    ]
+    assert "l1, path, plain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("deadline", "late"), [(1e-6, True), (60.0, False)])
+def test_late_plans_are_counted(state_run: Path, tmp_path: Path, deadline: float, late: bool) -> None:
+    alone = ("planners=[cem]", "planner_seeds=[3]", "video_episodes=0", f"deadline={deadline:f}")
+    assert main(bench(state_run, "state", tmp_path / "out", *alone)) == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    budget = GoalManifest.load(tmp_path / "out" / "goals.safetensors").budget
+    assert (row["episodes"], row["plans"]) == (2, 2 * budget)
+    assert row["misses"] == (row["plans"] if late else 0)
+    assert row["plan_ms_p50"] <= row["plan_ms_p95"] <= row["plan_ms_p99"]
+
+
 def test_without_opengl_all_but_the_film_is_there(
     state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
