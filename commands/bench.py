@@ -165,7 +165,7 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
             elif one.name == name:
                 controller = Imagination(
-                    model, one.planner, one.energy, str(device), config.precision, config.execute_steps, deadline
+                    env, model, one.planner, one.energy, str(device), config.precision, config.execute_steps, deadline
                 )
                 alone = deadline is not None
                 entries.append(Entry(name, "planner", controller, seeds, alone=alone, labels=one.labels))
@@ -193,6 +193,7 @@ def measure(
     are seconds that stages before took, to be told with them."""
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
+    from ..evaluation.controllers import Box
     from ..evaluation.plots import success_against_cost
     from ..evaluation.report import write_report
     from ..evaluation.results import pool, table, write_results
@@ -201,12 +202,13 @@ def measure(
     manifest.save(out / "goals.safetensors")
     rows: list[Row] = []
     shown = None
+    box = Box.parse(config.energy.keep_out) if config.energy.keep_out else None
     facts = machine() | {"episodes": f"{manifest.budget} steps of 0.1 s", "success": success_rule(manifest)}
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)
     with progress_bar(f"bench {env.name}", total, "steps") as advance:
         for entry in entries:
-            found, episodes = run_entry(env, manifest, config.obs, entry, advance)
+            found, episodes = run_entry(env, manifest, config.obs, entry, advance, box)
             rows += found
             if shown is None and entry.kind == "planner":
                 shown = entry.name, episodes

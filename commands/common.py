@@ -131,12 +131,12 @@ def make_env(config: DictConfig) -> ArmEnv:
 
 
 def check_energy(settings: dict[str, Any]) -> None:
-    """Makes sure that an energy group's names exist, and that its weights can be.
+    """Makes sure that an energy group's names exist, and that its weights and its box can be.
 
     Raises:
         UserError: naming the key and the valid choices.
     """
-    from ..evaluation.controllers import METRICS
+    from ..evaluation.controllers import METRICS, Box
     from ..planner.energy import DISTANCES, REDUCTIONS
 
     for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS, "metric": METRICS}.items():
@@ -145,6 +145,16 @@ def check_energy(settings: dict[str, Any]) -> None:
     for term, weight in settings["weights"].items():
         if not weight >= 0:
             raise UserError(f"energy.weights.{term}={weight}: must not be negative")
+    if settings["keep_out"] is not None:
+        try:
+            Box.parse(settings["keep_out"])
+        except ValueError:
+            raise UserError(
+                f"energy.keep_out={settings['keep_out']}: must be a box LOW..HIGH in metres, such as "
+                "0.4,-0.05,0..0.5,0.05,0.2"
+            ) from None
+    elif settings["weights"]["keep_out"]:
+        raise UserError(f"energy.weights.keep_out={settings['weights']['keep_out']}: needs a box, energy.keep_out")
 
 
 def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, group: str = "planner") -> Planner:

@@ -40,7 +40,9 @@ def run(config: DictConfig) -> None:
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)
-    controller = Imagination(checkpoint.model, planner, energy, str(device), config.precision, config.execute_steps)
+    controller = Imagination(
+        env, checkpoint.model, planner, energy, str(device), config.precision, config.execute_steps
+    )
     steps = len(manifest) * manifest.budget
     with nothing_to_resume(config), progress_bar(f"demo {env.name}", steps, "steps") as advance:
         episodes = run_episodes(env, manifest, controller, config.seed, advance)

@@ -150,6 +150,11 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         points = self.points(self.data.xpos, self.data.site_xpos)
         return float(np.linalg.norm(points - self.goal_points, axis=-1).max())
 
+    @property
+    def tip(self) -> np.ndarray:
+        """Where the gripper's tip is, (3,) metres."""
+        return self.data.site_xpos[self._tip].copy()
+
     def points(self, bodies: np.ndarray, sites: np.ndarray) -> np.ndarray:
         """The task's tracked points (…, G, 3), of the positions of all bodies (…, ·, 3) and sites (…, ·, 3)."""
         return bodies[..., self._tracked, :] if self._tracked else sites[..., [self._tip], :]

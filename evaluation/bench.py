@@ -10,6 +10,7 @@ import numpy as np
 
 from ..envs import ArmEnv
 from .closed_loop import Controller, Episodes, run_episodes
+from .controllers import Box
 from .goals import GoalManifest
 from .results import Kind, Row
 
@@ -44,25 +45,32 @@ class Entry:
 
 
 def run_entry(
-    env: ArmEnv, manifest: GoalManifest, obs: str, entry: Entry, advance: Advance = lambda steps: None
+    env: ArmEnv,
+    manifest: GoalManifest,
+    obs: str,
+    entry: Entry,
+    advance: Advance = lambda steps: None,
+    keep_out: Box | None = None,
 ) -> tuple[list[Row], Episodes]:
     """Runs an entry with each of its seeds; gives a row a seed and the first seed's episodes.
 
-    Plans are timed on one problem alone, which is what a robot waits for, in a run of their own.
+    Plans are timed on one problem alone, which is what a robot waits for, in a run of their own. The steps that the tip
+    spent in the box `keep_out` are counted, for whoever was told of it or not.
     """
     goals = entry.manifest(manifest)
-    runs, misses = [], []
+    runs, alone, misses = [], [], []
     for seed in entry.seeds:
         before = getattr(entry.controller, "misses", 0)
-        runs.append(_run(env, goals, entry, seed, advance))
+        episodes, seconds = _run(env, goals, entry, seed, advance)
+        runs.append(episodes)
+        alone.append(seconds)
         misses.append(getattr(entry.controller, "misses", 0) - before)
     evaluations = getattr(entry.controller, "evaluations", 0)
-    alone: list[float] = []
     if entry.timed and not entry.alone:
-        alone = run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds
+        alone = [run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds] * len(runs)
     rows = []
-    for seed, episodes, missed in zip(entry.seeds, runs, misses, strict=True):
-        together = 1e3 * np.array(episodes.act_seconds) / (1 if entry.alone else len(goals))
+    for seed, episodes, seconds, missed in zip(entry.seeds, runs, alone, misses, strict=True):
+        together = 1e3 * np.array(episodes.act_seconds) / len(goals)
         row = Row.from_episodes(
             env=env.name,
             obs=obs,
@@ -70,22 +78,34 @@ def run_entry(
             seed=seed,
             success=episodes.success,
             reached=episodes.reached,
-            plan_ms=1e3 * np.array(alone) if alone else together,
+            plan_ms=1e3 * np.array(seconds) if seconds else together,
             evaluations=evaluations,
             final_distance_cm=100 * episodes.distance[:, -1],
             kind=entry.kind,
             plan_ms_batched=None if entry.alone else float(np.median(together)),
             misses=missed if entry.alone else None,
+            violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
             **entry.labels,
         )
         rows.append(row)
     return rows, runs[0]
 
 
-def _run(env: ArmEnv, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> Episodes:
+def tips(env: ArmEnv, episodes: Episodes) -> np.ndarray:
+    """Where the gripper's tip was after each step, (B, budget, 3) metres."""
+    found = np.empty((*episodes.distance.shape, 3))
+    for index in np.ndindex(episodes.distance.shape):
+        env.load_state(episodes.states[index[0], index[1] + 1])
+        found[index] = env.tip
+    return found
+
+
+def _run(env: ArmEnv, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> tuple[Episodes, list[float]]:
+    """Episodes of all goals, and the seconds of every plan that was made for one goal alone."""
     if not entry.alone:
-        return run_episodes(env, goals, entry.controller, seed, advance)
+        return run_episodes(env, goals, entry.controller, seed, advance), []
     # Each goal has a seed of its own, as it would have in a batch.
     seeds = range(seed * len(goals), (seed + 1) * len(goals))
-    parts = zip(goals.singles(), seeds, strict=True)
-    return Episodes.join(goals, [run_episodes(env, goal, entry.controller, s, advance) for goal, s in parts])
+    singles = zip(goals.singles(), seeds, strict=True)
+    parts = [run_episodes(env, goal, entry.controller, s, advance) for goal, s in singles]
+    return Episodes.join(goals, parts), [seconds for part in parts for seconds in part.act_seconds]

@@ -65,7 +65,7 @@ class Episodes:
             np.concatenate([part.states for part in parts]),
             np.concatenate([part.actions for part in parts]),
             parts[0].plans,
-            [seconds for part in parts for seconds in part.act_seconds],
+            [sum(call) for call in zip(*(part.act_seconds for part in parts), strict=True)],
             [np.concatenate(call) for call in zip(*(part.energies for part in parts), strict=True)],
         )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..envs import ArmEnv, Policy, make_policy
+from ..envs.arm import ACTION_SCALE
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
-from ..planner import ActionSpace, Agent, ControlEnergy, LatentEnergy, Planner
+from ..planner import ActionSpace, Agent, ControlEnergy, Energy, KeepOut, LatentEnergy, Planner
 from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
@@ -77,15 +80,48 @@ METRICS: dict[str, Callable[[WorldModel], torch.Tensor | None]] = {
 """How an energy weighs the directions of latent space, by name."""
 
 
+@dataclass(frozen=True)
+class Box:
+    """A box in the world: corners (3,) in metres, written `x,y,z..x,y,z`."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def parse(cls, text: str) -> Box:
+        """Raises ValueError for what is no box."""
+        low, high = (np.array([float(number) for number in corner.split(",")]) for corner in text.split(".."))
+        if low.shape != (3,) or high.shape != (3,) or not (low < high).all():
+            raise ValueError(f"{text} is no box")
+        return cls(low, high)
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Whether points (…, 3) lie inside."""
+        return np.all((points > self.low) & (points < self.high), axis=-1)
+
+
+def commanded_tips(command: torch.Tensor, env: ArmEnv, actions: torch.Tensor) -> torch.Tensor:
+    """Where the tip is sent, (B, N, T, 3) metres, by actions (B, N, T, A) when its command was (B, 3)."""
+    low, high = (torch.from_numpy(corner[:3]).to(actions) for corner in (env.arm.workspace.low, env.arm.workspace.high))
+    moves = actions[..., :3] * torch.from_numpy(ACTION_SCALE[:3]).to(actions)
+    position, path = command[:, None].to(actions), []
+    for move in moves.unbind(2):
+        position = (position + move).clamp(low, high)
+        path.append(position)
+    return torch.stack(path, 2)
+
+
 class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the
-    `weights` of the terms `goal` and `control`. `misses` counts plans that came after the `deadline`, in seconds.
+    `weights` of the terms `goal`, `control` and `keep_out`, the last a box that the commanded tip is charged for every
+    metre and step inside of. `misses` counts plans that came after the `deadline`, in seconds.
     """
 
     def __init__(
         self,
+        env: ArmEnv,
         model: WorldModel,
         planner: Planner,
         energy: Mapping[str, Any],
@@ -94,11 +130,14 @@ class Imagination:
         execute_steps: int | None = None,
         deadline: float | None = None,
     ) -> None:
+        self.env = env
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
         self.planner = planner.to(device)
         self.energy = dict(energy)
         self.weights = self.energy.pop("weights", {"goal": 1.0})
+        box = self.energy.pop("keep_out", None)
+        self.keep_out = None if box is None else Box.parse(box)
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
         self.device = device
         self.execute_steps = execute_steps
@@ -123,6 +162,7 @@ class Imagination:
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del states
         missed = self.agent.misses
+        self._command = torch.from_numpy(observations["proprio"][:, -3:]).to(self.device)
         actions = self.agent.act(self._tensors(observations)).cpu().numpy()
         self.misses += self.agent.misses - missed
         assert self.agent.last_plan is not None
@@ -132,7 +172,11 @@ class Imagination:
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
         goal = LatentEnergy(self.model, self.model.encode(observation), self._goal, **self.energy)
-        return weighted({"goal": goal, "control": ControlEnergy()}, self.weights)
+        terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
+        if self.keep_out is not None:
+            low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
+            terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.env), False, low, high)
+        return weighted(terms, {name: weight for name, weight in self.weights.items() if weight})
 
     def _tensors(self, batch: Batch) -> dict[str, torch.Tensor]:
         seen = self.model.architecture.observations

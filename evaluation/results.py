@@ -27,7 +27,7 @@ class Row:
     `success` and `reached` are fractions of `episodes`: the goal holds at the end of the episode, and it held at any
     step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan;
     `plan_ms_batched` is the milliseconds a plan when all problems are planned in one batch. Under a deadline `misses`
-    of the `plans` came late, and the previous plan went on.
+    of the `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box.
     A row pooled over planner seeds has `seed=None` and lists them in `seeds`.
     """
 
@@ -55,6 +55,7 @@ class Row:
     plan_ms_p99: float | None = None
     plans: int | None = None
     misses: int | None = None
+    violations: int | None = None
     note: str | None = None
 
     @classmethod
@@ -76,8 +77,8 @@ class Row:
         """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
-        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses and
-        note.
+        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses,
+        violations and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -188,6 +189,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             ("final cm", "final_distance_cm", lambda row: _number(row.final_distance_cm)),
             ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
             ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
+            ("steps in box", "violations", lambda row: _text(row.violations)),
         )
         if any(getattr(row, attribute) is not None for row in rows)
     }
@@ -262,7 +264,7 @@ def _pooled(rows: list[Row]) -> Row:
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
         plan_ms_p99=max(p99, default=None),
-        **{name: _total(rows, name) for name in ("drops", "plans", "misses")},
+        **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},
     )
 
 

@@ -15,9 +15,18 @@ from forearm.envs import TASKS, ArmEnv, make
 from forearm.episodes import RecordRequest
 from forearm.episodes.recorder import record_episode
 from forearm.errors import UserError
-from forearm.evaluation.bench import Entry, run_entry
+from forearm.evaluation.bench import Entry, run_entry, tips
 from forearm.evaluation.closed_loop import Batch, Controller, Episodes, run_episodes
-from forearm.evaluation.controllers import Expert, Imagination, Oracle, Random, Zero, action_space
+from forearm.evaluation.controllers import (
+    Box,
+    Expert,
+    Imagination,
+    Oracle,
+    Random,
+    Zero,
+    action_space,
+    commanded_tips,
+)
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.models.world_model import Architecture, WorldModel
@@ -161,13 +170,14 @@ def test_goals_are_those_asked_for(reach: ArmEnv, reach_goals: GoalManifest, tmp
 # The closed loop
 
 
-def imagination(samples: int = 8, chunk: int = 2) -> Imagination:
+def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) -> Imagination:
     torch.manual_seed(0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=chunk, latent=6)).eval()
     for parameter in model.predictor.parameters():
         torch.nn.init.normal_(parameter)
     space = action_space([-1] * 5, [1] * 5, 3, chunk)
-    return Imagination(model, make_planner("cem", space, samples=samples, iterations=2), {"reduce": "min"})
+    planner = make_planner("cem", space, samples=samples, iterations=2)
+    return Imagination(env, model, planner, {"reduce": "min", **energy})
 
 
 def controllers(env: ArmEnv) -> dict[str, Controller]:
@@ -176,7 +186,7 @@ def controllers(env: ArmEnv) -> dict[str, Controller]:
         "zero": Zero(),
         "random": Random(3),
         "expert": Expert(env),
-        "imagination": imagination(),
+        "imagination": imagination(env),
         "oracle": Oracle(env, oracle, {"reduce": "min"}),
     }
 
@@ -194,6 +204,39 @@ def test_problems_in_lockstep_are_problems_alone(reach: ArmEnv, reach_goals: Goa
     np.testing.assert_allclose(few.distance, together.distance[:2], atol=1e-5)
     other = run_episodes(reach, manifest, controllers(reach)[name], seed=2)
     assert np.array_equal(other.actions, together.actions) == (name in ("zero", "expert"))
+
+
+def test_commanded_tips_are_those_of_the_arm(env: ArmEnv) -> None:
+    env.reset(seed=3)
+    actions = np.random.default_rng(0).uniform(-1, 1, (30, 5)) + np.array([0.5, 0.5, 0, 0, 0])  # into a wall
+    actions = actions.clip(-1, 1)
+    command, followed = torch.from_numpy(env.observe()["proprio"][None, -3:]), []
+    for action in actions:
+        env.advance(action)
+        followed.append(env.observe()["proprio"][-3:])
+    path = commanded_tips(command, env, torch.from_numpy(actions).float()[None, None])
+    np.testing.assert_allclose(path[0, 0], followed, atol=1e-6)
+
+
+def test_plans_keep_out_of_a_box(reach: ArmEnv, reach_goals: GoalManifest) -> None:
+    """The tip starts outside; a box that covers most of the rest is entered without the term, and not with it."""
+    manifest = reach_goals.first(1)
+    reach.load_state(manifest.start[0])
+    x, y, z = reach.tip
+    box = f"{x - 0.3},{y - 0.3},{z - 0.2}..{x + 0.3},{y - 0.02},{z + 0.2}"
+    inside = []
+    for weight in (0.0, 1e4):
+        weights = {"goal": 1.0, "keep_out": weight}
+        controller = imagination(reach, samples=64, keep_out=box, weights=weights)
+        episodes = run_episodes(reach, manifest, controller, seed=0)
+        inside.append(int(Box.parse(box).contains(tips(reach, episodes)).sum()))
+    assert inside[0] > 3 and inside[1] == 0
+
+
+@pytest.mark.parametrize("text", ["", "1,2..3,4", "0,0,0..1,1", "0,0,0..0,1,1", "a,0,0..1,1,1", "0,0,0..1,1,1..2,2,2"])
+def test_what_is_no_box_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Box.parse(text)
 
 
 def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest) -> None:
@@ -273,7 +316,7 @@ def test_success_is_at_the_end(reach_goals: GoalManifest) -> None:
 
 def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManifest) -> None:
     manifest = replace(reach_goals, budget=8)
-    entry = Entry("cem", "planner", imagination(), seeds=[0, 5], labels={"samples": 8})
+    entry = Entry("cem", "planner", imagination(reach), seeds=[0, 5], labels={"samples": 8})
     told = []
     rows, episodes = run_entry(reach, manifest, "state", entry, told.append)
     assert sum(told) == entry.steps(manifest) == (2 * COUNT + 1) * 8
@@ -290,7 +333,7 @@ def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManife
 
 def test_films_show_what_happened(reach: ArmEnv, reach_goals: GoalManifest) -> None:
     manifest = replace(reach_goals, budget=5).first(2)
-    episodes = run_episodes(reach, manifest, imagination(chunk=4), seed=0)
+    episodes = run_episodes(reach, manifest, imagination(reach, chunk=4), seed=0)
     frames = list(film(reach, episodes, range(2), "cem"))
     assert len(frames) == 2 * (5 + 10)  # the last one is held for a second
     assert len({frame.tobytes() for frame in frames}) == 2 * 5

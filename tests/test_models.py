@@ -138,7 +138,7 @@ def test_observation_and_goal_are_encoded_once_a_plan(
     manifest = make_goals(env, 2, seed=0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5)).eval()
     planner = make_planner(name, action_space([-1] * 5, [1] * 5, 3, 2), samples=samples, iterations=iterations)
-    controller = Imagination(model, planner, {"distance": "mse"})
+    controller = Imagination(env, model, planner, {"distance": "mse"})
     encode, batches = model.encode, []
 
     def counted(observation: dict[str, Tensor]) -> Tensor:
