@@ -1,4 +1,4 @@
-"""Writes docs/results.md from run folders: `python benchmarks/results.py RUN [RUN …]`.
+"""Writes docs/results.md and the table of README from run folders: `python benchmarks/results.py RUN [RUN …]`.
 
 Each RUN is a folder with the results.json of `forearm bench` or `forearm quickstart`. Nothing here is typed by hand:
 tables, commands, machines and hashes are what the runs wrote.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from forearm.evaluation.results import pool, read_results, table
+from forearm.evaluation.results import Results, percent, pool, read_results, table
 from forearm.files import write_atomic
 
-PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+ROOT = Path(__file__).parent.parent
+PAGE, README = ROOT / "docs" / "results.md", ROOT / "README.md"
+BEGIN, END = "<!-- results: written by benchmarks/results.py -->\n", "\n<!-- end of results -->"
 HEAD = """# Results
 
 Success means that the goal holds at the end of the episode: at each of its last five steps. "Reached" counts
@@ -25,8 +27,25 @@ This page is written by `python benchmarks/results.py RUN …` from the folders 
 """
 
 
-def section(folder: Path) -> str:
-    found = read_results(folder / "results.json")
+def summary(runs: list[Results]) -> str:
+    """One line a run: its first planner between floors and ceilings."""
+    header = "| task | planner | success at the end, % [95 %] | without planning | expert | ms a plan | all in all |"
+    lines = [header, "| --- | --- | --- | --- | --- | --- | --- |"]
+    for run in runs:
+        rows = pool(run.rows)
+        best = next(row for row in rows if row.kind == "planner")
+        floors = ", ".join(f"{row.planner} {percent(row.success)}" for row in rows if row.kind == "floor")
+        expert = next((percent(row.success) for row in rows if row.planner == "expert"), "-")
+        low, high = map(percent, best.wilson)
+        seconds = sum(run.more.get("seconds", {}).values())
+        lines.append(
+            f"| {best.env} from {best.obs} | {best.planner} | **{percent(best.success)}** [{low}, {high}] | {floors} "
+            f"| {expert} | {best.plan_ms_p50:.0f} | {seconds / 60:.1f} min |"
+        )
+    return "\n".join(lines)
+
+
+def section(found: Results) -> str:
     first = found.rows[0]
     more = found.more
     seconds = more.get("seconds", {})
@@ -49,8 +68,12 @@ def main(folders: list[str]) -> int:
     if not folders:
         print(__doc__)
         return 2
-    write_atomic(PAGE, "\n\n".join([HEAD.strip(), *(section(Path(folder)) for folder in folders)]).encode() + b"\n")
-    print(PAGE)
+    runs = [read_results(Path(folder) / "results.json") for folder in folders]
+    write_atomic(PAGE, "\n\n".join([HEAD.strip(), *map(section, runs)]).encode() + b"\n")
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    write_atomic(README, (before + BEGIN + "\n" + summary(runs) + "\n" + END + after).encode())
+    print(PAGE, README)
     return 0
 
 
