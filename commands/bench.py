@@ -100,9 +100,9 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
         if name not in PLANNERS and name != "oracle":
             continue
         settings = _settings_of(name, config)
-        if settings.pop("episodes", 1) < 1:
-            raise UserError(f"oracle.episodes={config.oracle.episodes}: must be at least 1")
         own = name == "oracle"
+        if own:
+            check_oracle(settings.pop("episodes"), settings.pop("reduce"))
         for energy, budget in product([as_dict(config.energy)] if own else energies, [{}] if own else budgets):
             values = settings | budget
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
@@ -111,6 +111,15 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
             labels["energy"] = "simulator" if own else energy_label(energy)
             planned.append(Planned(name, planner, energy, labels))
     return planned
+
+
+def check_oracle(episodes: int, reduce: str) -> None:
+    from ..planner.energy import REDUCTIONS
+
+    if episodes < 1:
+        raise UserError(f"oracle.episodes={episodes}: must be at least 1")
+    if reduce not in REDUCTIONS:
+        raise UserError(f"oracle.reduce={reduce} is unknown; choose one of: {', '.join(REDUCTIONS)}")
 
 
 def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]]]:
@@ -160,7 +169,7 @@ def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
         for one in planned:
             if one.name == name == "oracle":
-                oracle = Oracle(env, one.planner, {"reduce": config.energy.reduce})
+                oracle = Oracle(env, one.planner, {"reduce": config.oracle.reduce})
                 first = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
             elif one.name == name:

@@ -121,6 +121,7 @@ BAD: dict[str, tuple[str, str]] = {
     "distance": (f"{BENCH} energy.distance=l3", r"energy\.distance=l3 is unknown; choose one of: mse, l1, cosine"),
     "energy weight": (f"{BENCH} energy.weights.control=-1", r"energy\.weights\.control=-1: must not be negative"),
     "energy term": (f"{BENCH} energy.weights.effort=1", r"no key 'energy\.weights\.effort'"),
+    "oracle reduce": (f"{BENCH} planners=[oracle] oracle.reduce=max", r"oracle\.reduce=max is unknown; choose one"),
     "box": (f"{BENCH} energy.keep_out=0,0,0", r"energy\.keep_out=0,0,0: must be a box LOW\.\.HIGH in metres"),
     "no box": (f"{BENCH} energy.weights.keep_out=1", r"energy\.weights\.keep_out=1(\.0)?: needs a box"),
     "energies": (f"{BENCH} energies=[l2]", "energies: l2 is neither own nor DISTANCE/REDUCE/METRIC"),
