@@ -383,7 +383,7 @@ def test_training_from_pixels_goes_on_exactly(pixel_run: Path, tmp_path: Path, m
 
 @pytest.mark.parametrize(
     "change",
-    ["steps=200", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3", "objective.weight=0.3"],
+    ["steps=200", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3", "objective.weight=0.4"],
 )
 def test_another_setting_is_refused(
     state_run: Path, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
