@@ -1,8 +1,9 @@
-"""Writes docs/performance.md: what planning costs beside the model alone: `python benchmarks/plan_time.py [RUN …]`.
+"""Writes docs/performance.md: `python benchmarks/plan_time.py [RUN …] [--peers FILE]`.
 
 Measured on the shipped model of push from pixels: CEM plans against bare rollouts of the same model, candidates and
 iterations, in turns, so that whatever else the machine does meets both alike. Each RUN is a folder of `forearm bench`
-whose table is added, such as one with a deadline or one over budgets. `--device cuda` measures on a GPU.
+whose table is added, such as one with a deadline or one over budgets; FILE is what benchmarks/peers.py printed.
+`--device cuda` measures on a GPU.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def in_turns(first: Callable[[], object], second: Callable[[], object], device: 
 
 @torch.no_grad()
 def overhead(model: WorldModel, size: Size, bf16: bool, device: torch.device) -> list[str]:
-    """A row: milliseconds of the bare rollouts and of a plan (medians), and their ratio (median and quartiles)."""
+    """A row: milliseconds of the bare rollouts (median) and of a plan (p50, p95), and their ratio (with quartiles)."""
     model.bf16 = bf16
     space = action_space([-1.0] * 5, [1.0] * 5, size.horizon, model.chunk).to(device)
     planner = make_planner("cem", space, samples=size.samples, iterations=size.iterations)
@@ -75,10 +76,18 @@ def overhead(model: WorldModel, size: Size, bf16: bool, device: torch.device) ->
 
     times = in_turns(rollouts, lambda: planner.plan(energy, state), device)
     bare, plan = (1e3 * times.median(0).values).tolist()
+    slow = 1e3 * float(times[:, 1].quantile(0.95))
     low, middle, high = (times[:, 1] / times[:, 0]).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     precision = "bf16" if bf16 else "fp32"
     return [
-        *(str(size), str(size.problems), precision, f"{bare:.1f}", f"{plan:.1f}", f"{plan / size.problems:.2f}"),
+        *(
+            str(size),
+            str(size.problems),
+            precision,
+            f"{bare:.1f}",
+            f"{plan:.1f} / {slow:.1f}",
+            f"{plan / size.problems:.2f}",
+        ),
         f"{middle:.3f} ({low:.3f} to {high:.3f})",
     ]
 
@@ -90,6 +99,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--peers", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -108,10 +118,10 @@ def main() -> None:
         "ratio",
     ]
     facts = [f"- {name}: {fact}" for name, fact in machine().items()]
-    command = " ".join(["python benchmarks/plan_time.py", *map(str, arguments.runs)])
     parts = [
         "# Performance",
-        f"This page is written by the command\n\n    {command}",
+        "This page is written by `python benchmarks/plan_time.py RUN … --peers FILE`, of the folders that the commands "
+        "below made.",
         "\n".join([*facts, f"- device: {device}"]),
         "## A CEM plan against bare rollouts of its model",
         "The model of push from pixels that is shipped; plans of samples x iterations x model steps. "
@@ -128,6 +138,9 @@ def main() -> None:
             table(pool(found.rows)),
             "\n".join([f"- goals: sha256 {found.manifest}", *(f"- {k}: {v}" for k, v in found.more["facts"].items())]),
         ]
+    if arguments.peers:
+        what = "What `python benchmarks/peers.py` printed; it says what is the same for all, and how to install them."
+        parts += ["## Beside other planners", what, arguments.peers.read_text(encoding="utf-8").strip()]
     write_atomic(PAGE, "\n\n".join(parts).encode() + b"\n")
     print(PAGE.read_text(encoding="utf-8"))
 
