@@ -85,7 +85,12 @@ def command_help(command: Command) -> str:
             else:
                 default = " (the default)" if name == option else ""
                 lines += ["", f"  {group}={name}{default}", *_settings(text, f"  {group}.")]
-    return "\n".join(lines)
+    for condition, settings in presets().items():
+        shown = {line.split("=")[0].strip() for line in lines if "=" in line}
+        known = [f"{key}={value}" for key, value in settings.items() if {key, key.rpartition(".")[0]} & shown]
+        if known and condition.split("=")[0] in shown:
+            lines += ["", f"  with {condition}, unless set otherwise: {' '.join(known)}"]
+    return "\n".join(lines).replace('"${planner.name}"', chosen.get("planner", ""))
 
 
 def _settings(yaml: list[str], prefix: str = "") -> list[str]:
@@ -115,7 +120,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_module(f"{__package__}.configs", version_base="1.3"):
         root = hydra_compose(config_name)
-        overrides = [*_presets(overrides, root), *overrides]
+        overrides = [*_preset(overrides, root), *overrides]
         groups = [override for override in overrides if _chooses(override, root)]
         config, defaults = hydra_compose(config_name, groups), hydra_compose(config_name, groups)
     parser = OverridesParser.create()
@@ -136,14 +141,20 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def _presets(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
-    """What `configs/presets.yaml` adds to a user's overrides: nothing that they set, or that the command has not."""
+def presets() -> dict[str, dict[str, Any]]:
+    """`configs/presets.yaml`: what a choice such as env=reach sets."""
+    import yaml
+
+    return yaml.safe_load((files(f"{__package__}.configs") / "presets.yaml").read_text(encoding="utf-8"))
+
+
+def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
+    """What presets add to a user's overrides: nothing that they set, or that the command has not."""
     from omegaconf import OmegaConf
 
-    presets = OmegaConf.create((files(f"{__package__}.configs") / "presets.yaml").read_text(encoding="utf-8"))
     chosen = dict(override.split("=", 1) for override in overrides)
-    for condition, settings in presets.items():
-        key, value = str(condition).split("=")
+    for condition, settings in presets().items():
+        key, value = condition.split("=")
         default = OmegaConf.select(root, f"{key}.name" if _options(key) else key)
         if chosen.get(key, default) != value:
             continue

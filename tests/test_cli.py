@@ -365,6 +365,13 @@ def test_bench_planners_measures_gaps_to_known_optima(tmp_path: Path, capsys: py
     assert row["evaluations"] == 256 * 12 + 1 and "double_integrator | mppi" in capsys.readouterr().out
 
 
+def test_help_tells_of_the_presets() -> None:
+    text = command_help(COMMANDS["train"])
+    assert "with obs=state, unless set otherwise: model.latent=32" in text and "with env=reach" not in text
+    assert "energy.weights.control=0.02" in command_help(COMMANDS["demo"])
+    assert "unless set otherwise" not in command_help(COMMANDS["record"])
+
+
 def test_presets_give_way_to_what_is_set() -> None:
     state = compose("quickstart", ["obs=state", "batch=7"])
     assert (state.model.latent, state.batch, state.objective.weight) == (32, 7, 0.3)
