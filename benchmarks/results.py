@@ -28,10 +28,12 @@ This page is written by `python benchmarks/results.py RUN …` from the folders 
 
 
 def summary(runs: list[Results]) -> str:
-    """One line a run: its first planner between floors and ceilings."""
+    """One line a quickstart: its first planner between floors and ceilings."""
     header = "| task | planner | success at the end, % [95 %] | without planning | expert | ms a plan | all in all |"
     lines = [header, "| --- | --- | --- | --- | --- | --- | --- |"]
     for run in runs:
+        if not run.more["command"].startswith("forearm quickstart"):
+            continue
         rows = pool(run.rows)
         best = next(row for row in rows if row.kind == "planner")
         floors = ", ".join(f"{row.planner} {percent(row.success)}" for row in rows if row.kind == "floor")
