@@ -192,17 +192,24 @@ def check_execution(config: DictConfig, planner: Planner) -> None:
 def command_line(name: str, config: DictConfig, command: str = "") -> str:
     """The command that gives this config: what differs from the defaults of config `name`, but for where it writes.
     `command` is the command's name where it is not the config's."""
-    groups = {group for group, node in as_dict(config).items() if isinstance(node, dict) and "name" in node}
-    defaults = compose(name, [])
-    chosen = [f"{group}={config[group].name}" for group in sorted(groups)]
-    base = flat(as_dict(compose(name, chosen)))
-    words = [
-        word for word, group in zip(chosen, sorted(groups), strict=True) if defaults[group].name != config[group].name
-    ]
-    for key, value in flat(as_dict(config)).items():
+    now = as_dict(config)
+    words: list[str] = []
+    # Task and observation first: their presets say much of the rest.
+    for stage in (("env", "obs"), [key for key, node in now.items() if isinstance(node, dict)]):
+        base = as_dict(compose(name, words))
+        words += [
+            f"{key}={_choice(now[key])}" for key in stage if key in now and _choice(now[key]) != _choice(base[key])
+        ]
+    base = flat(as_dict(compose(name, words)))
+    for key, value in flat(now).items():
         if key != "out" and value != base.get(key):
             words.append(f"{key}=[{','.join(map(str, value))}]" if isinstance(value, list) else f"{key}={value}")
     return " ".join(["forearm", command or name, *words])
+
+
+def _choice(node: Any) -> Any:
+    """The option that was chosen of a group, or a word itself."""
+    return node.get("name") if isinstance(node, dict) else node
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -381,3 +381,23 @@ def test_presets_give_way_to_what_is_set() -> None:
     assert (next(iter(reach.planners)), reach.energy.weights.control) == ("cem_gradient", 0.02)
     assert compose("bench", ["env=reach", "planner=mppi"]).planner.name == "mppi"
     assert compose("bench", ["energy.weights.control=0.5", "env=reach"]).energy.weights.control == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("", ""),
+        ("env=reach out=/x", "env=reach"),
+        ("obs=state objective=ema", "obs=state objective=ema"),
+        ("obs=state batch=96", "obs=state batch=96"),
+        ("planners=[cem,zero] planner_seeds=[1,2]", "planners=[cem,zero] planner_seeds=[1,2]"),
+        ("planner=mppi env=reach planner.samples=9", "env=reach planner=mppi planner.samples=9"),
+        ("env=reach energy.weights.control=0.0", "env=reach energy.weights.control=0.0"),
+    ],
+)
+def test_a_config_names_the_command_that_gives_it(words: str, line: str) -> None:
+    config = compose("quickstart", words.split())
+    assert common.command_line("quickstart", config) == f"forearm quickstart {line}".strip()
+    again = compose("quickstart", line.split())
+    again.out = config.out
+    assert again == config
