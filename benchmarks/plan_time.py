@@ -113,7 +113,7 @@ def main() -> None:
         "problems",
         "precision",
         "rollouts ms",
-        "plan ms",
+        "plan ms p50 / p95",
         "ms a problem",
         "ratio",
     ]
