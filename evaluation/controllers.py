@@ -14,7 +14,7 @@ from ..envs import ArmEnv, Policy, make_policy
 from ..envs.arm import ACTION_SCALE
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
-from ..planner import ActionSpace, Agent, ControlEnergy, Energy, KeepOut, LatentEnergy, Planner
+from ..planner import ActionSpace, Agent, ControlEnergy, Energy, KeepOut, LatentEnergy, Planner, Status
 from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
@@ -161,11 +161,11 @@ class Imagination:
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del states
-        missed = self.agent.misses
-        self._command = torch.from_numpy(observations["proprio"][:, -3:]).to(self.device)
+        if self.keep_out is not None:
+            self._command = torch.from_numpy(observations["proprio"][:, -3:]).to(self.device)
         actions = self.agent.act(self._tensors(observations)).cpu().numpy()
-        self.misses += self.agent.misses - missed
         assert self.agent.last_plan is not None
+        self.misses += self.agent.last_plan.timing is Status.LATE
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations
         return actions

@@ -246,10 +246,10 @@ def _pooled(rows: list[Row]) -> Row:
     episodes = sum(row.episodes for row in rows)
     successes = sum(row.successes for row in rows)
     weights = [row.episodes for row in rows]
-    p50 = [row.plan_ms_p50 for row in rows if row.plan_ms_p50 is not None]
-    p95 = [row.plan_ms_p95 for row in rows if row.plan_ms_p95 is not None]
-    distances = [row.final_distance_cm for row in rows if row.final_distance_cm is not None]
-    p99 = [row.plan_ms_p99 for row in rows if row.plan_ms_p99 is not None]
+    p50 = _known(rows, "plan_ms_p50")
+    p95 = _known(rows, "plan_ms_p95")
+    distances = _known(rows, "final_distance_cm")
+    p99 = _known(rows, "plan_ms_p99")
     return replace(
         rows[0],
         episodes=episodes,
@@ -269,5 +269,10 @@ def _pooled(rows: list[Row]) -> Row:
 
 
 def _total(rows: Sequence[Row], name: str) -> int | None:
-    known = [getattr(row, name) for row in rows if getattr(row, name) is not None]
+    known = _known(rows, name)
     return sum(known) if known else None
+
+
+def _known(rows: Sequence[Row], name: str) -> list[Any]:
+    """A field's values, where it has one."""
+    return [value for row in rows if (value := getattr(row, name)) is not None]

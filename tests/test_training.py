@@ -219,6 +219,14 @@ def test_a_collapsed_latent_is_said_so() -> None:
     assert found.effective_rank == pytest.approx(1, abs=1e-3) and "COLLAPSED" in found.words
 
 
+def test_training_tells_of_a_collapse(
+    state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forearm.training.validation.COLLAPSED", math.inf)
+    assert main(command(state_run / "data", tmp_path / "run", "steps=2", "validate_every=2")) == 0
+    assert "COLLAPSED" in capsys.readouterr().out
+
+
 # Settings
 
 
