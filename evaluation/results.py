@@ -165,16 +165,20 @@ def pool(rows: Iterable[Row]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as an aligned Markdown table, for terminal, README and docs alike: floors, planners, then ceilings."""
-    header, *body = cells(rows)
-    widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-    texts = header.index("planner") + 1
+    lines = cells(rows)
+    return markdown(lines, lines[0].index("planner") + 1)
+
+
+def markdown(lines: Sequence[Sequence[str]], texts: int) -> str:
+    """An aligned Markdown table of lines, the header first; the first `texts` columns are words, the others numbers."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def line(values: Sequence[str]) -> str:
         padded = [v.ljust(w) if i < texts else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))]
         return f"| {' | '.join(padded)} |"
 
     rule = [f"{'-' * width}" if i < texts else f"{'-' * (width - 1)}:" for i, width in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, body)])
+    return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
