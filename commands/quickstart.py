@@ -10,7 +10,7 @@ from ..cli import as_dict
 from ..errors import UserError
 from . import bench
 from .common import at_least, check_obs, command_line, flat, make_env, setup_device, write_config
-from .train import check_model, objective, train, training_settings
+from .train import check_model, objective, prior_settings, train, training_settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -61,6 +61,7 @@ def _check(config: DictConfig, env: ArmEnv, length: int) -> None:
     """What the steps would find wrong when it is their turn, found now."""
     at_least(config, record_episodes=2, workers=1, episodes=1, seed=0)
     training_settings(config)
+    prior_settings(config)
     objective(config)
     check_model(config, length)
     (size,) = env.action_space.shape or (0,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
+    from ..training.prior import PriorSettings
 
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
@@ -55,6 +57,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     from ..training.loop import CHECKPOINT, Trainer, read_log
 
     settings = training_settings(config)
+    prior_settings(config)
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -86,7 +89,27 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
                 trainer.save()
                 raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
+    if config.prior.steps:
+        learn_prior(config, data, out / CHECKPOINT, device)
     return out / CHECKPOINT
+
+
+def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
+    """Adds an action prior to a trained checkpoint that has none. It takes minutes, and starts over if stopped."""
+    from ..episodes.progress import progress_bar
+    from ..models.checkpoint import Checkpoint
+    from ..training.prior import train_prior
+
+    checkpoint = Checkpoint.load(folder, device)
+    if checkpoint.prior is not None:
+        return
+    settings = prior_settings(config)
+    try:
+        with progress_bar("train prior", settings.steps, "steps") as advance:
+            prior = train_prior(checkpoint.model, data, settings, config.seed, advance)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
+    replace(checkpoint, prior=prior).save(folder)
 
 
 @contextmanager
@@ -117,6 +140,20 @@ def training_settings(config: DictConfig) -> Settings:
         raise UserError(str(error)) from None
 
 
+def prior_settings(config: DictConfig) -> PriorSettings:
+    """How to train an action prior, of a config. UserError for a value that cannot be."""
+    from ..training.prior import PriorSettings
+
+    at_least(config.prior, "prior", steps=0)
+    if config.prior.segment % config.model.chunk:
+        raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
+    settings = as_dict(config.prior)
+    try:
+        return PriorSettings(**settings | {"steps": max(1, settings["steps"])})
+    except ValueError as error:
+        raise UserError(f"prior.{error}") from None
+
+
 def objective(config: DictConfig) -> Objective:
     from ..training.objectives import make_objective
 
@@ -130,12 +167,14 @@ def check_model(config: DictConfig, length: int) -> None:
     Raises:
         UserError: naming the key and what it may be.
     """
-    from ..models.predictor import PREDICTORS
+    from ..models.predictor import HEAD, PREDICTORS
 
     m = config.model
     at_least(m, "model", chunk=1, latent=1, features=1, predictor_width=1, predictor_depth=0, encoder_width=0)
     if m.predictor not in PREDICTORS:
         raise UserError(f"model.predictor={m.predictor} is unknown; choose one of: {', '.join(PREDICTORS)}")
+    if m.predictor == "transformer" and m.predictor_width % HEAD:
+        raise UserError(f"model.predictor_width={m.predictor_width}: a transformer's must be a multiple of {HEAD}")
     if m.chunk * config.horizon > length:
         raise UserError(
             f"model.chunk={m.chunk} x horizon={config.horizon}: must be at most {length}, the steps of an episode"
@@ -144,6 +183,7 @@ def check_model(config: DictConfig, length: int) -> None:
 
 def architecture(config: DictConfig, data: Dataset) -> Architecture:
     """What the config's model group and the data's shapes make together."""
+    from ..envs import TASKS
     from ..models.world_model import Architecture
 
     columns = data.manifest.columns
@@ -151,6 +191,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         raise UserError(f"obs={config.obs}: {data.folder} was recorded without it; it has {', '.join(sorted(columns))}")
     check_model(config, data.manifest.length)
     m = config.model
+    tracked = TASKS[data.manifest.request.env].tracked
     kind = "cnn" if config.obs == "pixels" else "mlp"
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(
@@ -163,6 +204,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         predictor=m.predictor,
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
         encoder_settings={config.obs: width},
+        readout=tracked.stop - tracked.start,
     )
 
 
