@@ -11,7 +11,8 @@ select_backend()  # before anything imports mujoco
 import gymnasium  # noqa: E402
 
 from .arm_env import ArmEnv, Observation  # noqa: E402
-from .policies import POLICIES, Policy, make_policy  # noqa: E402
+from .policies import POLICIES, make_policy  # noqa: E402
+from .policy import Policy  # noqa: E402
 from .rendering import RenderingError  # noqa: E402
 from .tasks import TASKS, Task  # noqa: E402
 
@@ -27,7 +28,13 @@ __all__ = [
     "make_policy",
 ]
 
-GYMNASIUM_IDS = {"reach": "forearm/Reach-v0", "push": "forearm/Push-v0", "pickplace": "forearm/PickPlace-v0"}
+GYMNASIUM_IDS = {
+    "reach": "forearm/Reach-v0",
+    "push": "forearm/Push-v0",
+    "pickplace": "forearm/PickPlace-v0",
+    "stack": "forearm/Stack-v0",
+    "drawer": "forearm/Drawer-v0",
+}
 
 
 def make(name: str, **config: Any) -> ArmEnv:

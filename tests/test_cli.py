@@ -108,7 +108,7 @@ CEM_CHOICES = "horizon, samples, iterations, sigma, elites, momentum"
 BAD: dict[str, tuple[str, str]] = {
     "command": ("recrod", r"unknown command 'recrod'; did you mean 'record'\? .*quickstart, record, data check"),
     "half a command": ("data", "unknown command 'data'. Commands: .*data check"),
-    "env": (f"record env=pusch {GOOD}", "env=pusch is unknown; choose one of: pickplace, push, reach"),
+    "env": (f"record env=pusch {GOOD}", "env=pusch is unknown; choose one of: drawer, pickplace, push, reach, stack"),
     "env by name": (f"record env.name=pusch {GOOD}", r"env\.name=pusch: env has no key 'env\.name'.* size"),
     "planner": (f"{BENCH} planner=cme", "planner=cme is unknown; choose one of: cem, cem_gradient"),
     "objective": (f"{TRAIN} objective=jepa", "objective=jepa is unknown; choose one of: ema, sigreg, vicreg"),
