@@ -106,7 +106,7 @@ def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.d
     settings = prior_settings(config)
     try:
         with progress_bar("train prior", settings.steps, "steps") as advance:
-            prior = train_prior(checkpoint.model, data, settings, config.seed, advance)
+            prior = train_prior(checkpoint.model, data, settings, config.seed, config.precision, advance)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
     replace(checkpoint, prior=prior).save(folder)

@@ -151,8 +151,11 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def distance(self) -> float:
         """Metres that the worst tracked point is from the goal."""
-        points = self.points(self.data.xpos, self.data.site_xpos)
-        return float(np.linalg.norm(points - self.goal_points, axis=-1).max())
+        return float(np.linalg.norm(self.tracked_points() - self.goal_points, axis=-1).max())
+
+    def tracked_points(self) -> np.ndarray:
+        """Where the task's tracked points are, (G, 3) metres."""
+        return self.points(self.data.xpos, self.data.site_xpos)
 
     @property
     def tip(self) -> np.ndarray:

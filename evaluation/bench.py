@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..envs import ArmEnv
+from ..envs.tasks import Grasp
 from .closed_loop import Controller, Episodes, run_episodes
-from .controllers import Box
+from .controllers import Box, Imagination
+from .foresight import foresight
 from .goals import GoalManifest
+from .handling import drops
 from .results import Kind, Row
 
 Advance = Callable[[int], None]
@@ -58,18 +61,23 @@ def run_entry(
     spent in the box `keep_out` are counted, for whoever was told of it or not.
     """
     goals = entry.manifest(manifest)
-    runs, alone, misses = [], [], []
+    runs, alone, misses, seen = [], [], [], []
+    watched = entry.controller if isinstance(entry.controller, Imagination) and not entry.alone else None
     for seed in entry.seeds:
         before = getattr(entry.controller, "misses", 0)
+        if watched is not None:
+            watched.watch()
         episodes, seconds = _run(env, goals, entry, seed, advance)
         runs.append(episodes)
         alone.append(seconds)
         misses.append(getattr(entry.controller, "misses", 0) - before)
+        foreseen = watched.unwatch() if watched is not None else []
+        seen.append(foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None)
     evaluations = getattr(entry.controller, "evaluations", 0)
     if entry.timed and not entry.alone:
         alone = [run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds] * len(runs)
     rows = []
-    for seed, episodes, seconds, missed in zip(entry.seeds, runs, alone, misses, strict=True):
+    for seed, episodes, seconds, missed, ahead in zip(entry.seeds, runs, alone, misses, seen, strict=True):
         together = 1e3 * np.array(episodes.act_seconds) / len(goals)
         row = Row.from_episodes(
             env=env.name,
@@ -84,11 +92,19 @@ def run_entry(
             kind=entry.kind,
             plan_ms_batched=None if entry.alone else float(np.median(together)),
             misses=missed if entry.alone else None,
+            drops=dropped(env, episodes) if isinstance(env.task, Grasp) else None,
+            plan_error_cm=ahead.error_cm if ahead else None,
+            phantoms=ahead.phantoms if ahead and isinstance(env.task, Grasp) else None,
             violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
             **entry.labels,
         )
         rows.append(row)
     return rows, runs[0]
+
+
+def dropped(env: ArmEnv, episodes: Episodes) -> np.ndarray:
+    """(B,) whether an object was dropped."""
+    return np.array([drops(env, states).any() for states in episodes.states])
 
 
 def tips(env: ArmEnv, episodes: Episodes) -> np.ndarray:

@@ -30,10 +30,13 @@ from ..planner import (
 from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
+from .foresight import Foreseen
 from .goals import GoalManifest
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
+WATCH = 5
+"""Of how many plans one is kept to be compared with what comes of it."""
 PRIOR_STREAM = 1 << 40
 """Sets a prior's noise apart from that of the planner beside it."""
 
@@ -135,6 +138,7 @@ class PriorRollouts:
 
     def __init__(self, model: WorldModel, prior: ActionPrior, space: ActionSpace, steps: int) -> None:
         self.model, self.prior, self.steps = model, prior, steps
+        prior.bf16 = model.bf16
         length = prior.architecture.segment
         # The space of one answer, for its noise: a stream a problem, as in a planner.
         self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
@@ -209,6 +213,7 @@ class Imagination:
         if prior is not None and prior_share:
             self.rollouts = PriorRollouts(model, prior, self.planner.space, self.planner.space.steps)
         self.energies: list[np.ndarray] = []
+        self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
         self.misses = 0
 
@@ -229,7 +234,6 @@ class Imagination:
         self.energies = []
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
-        del states
         if self.keep_out is not None:
             self._command = torch.from_numpy(observations["proprio"][:, -3:]).to(self.device)
         actions = self.agent.act(tensors(self.model, observations, self.device)).cpu().numpy()
@@ -237,7 +241,24 @@ class Imagination:
         self.misses += self.agent.last_plan.timing is Status.LATE
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations
+        if self._foreseen is not None and len(self.energies) % WATCH == 1:
+            self._foreseen.append(self._foresee(states, self.agent.last_plan.actions))
         return actions
+
+    def watch(self) -> None:
+        """Keeps every `WATCH`-th plan from now on, with what it imagines, if the model reads positions off that."""
+        self._foreseen = None if self.model.readout is None else []
+
+    def unwatch(self) -> list[Foreseen]:
+        """The plans kept."""
+        kept, self._foreseen = self._foreseen or [], None
+        return kept
+
+    @torch.no_grad()
+    def _foresee(self, states: np.ndarray, actions: torch.Tensor) -> Foreseen:
+        assert self.model.readout is not None
+        z = torch.cat((self._z[:, None], self.model.rollout(self._z, actions[:, None])[:, 0]), 1)
+        return Foreseen(states.copy(), actions.cpu().numpy(), self.model.readout(z)[..., :3].cpu().numpy())
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
         self._z = self.model.encode(observation)

@@ -28,6 +28,7 @@ class Row:
     step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan;
     `plan_ms_batched` is the milliseconds a plan when all problems are planned in one batch. Under a deadline `misses`
     of the `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box.
+    `drops` counts episodes in which an object was dropped; `plan_error_cm` and `phantoms` are as in `Foresight`.
     A row pooled over planner seeds has `seed=None` and lists them in `seeds`.
     """
 
@@ -56,6 +57,8 @@ class Row:
     plans: int | None = None
     misses: int | None = None
     violations: int | None = None
+    plan_error_cm: float | None = None
+    phantoms: float | None = None
     note: str | None = None
 
     @classmethod
@@ -78,7 +81,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses,
-        violations and note.
+        violations, plan_error_cm, phantoms and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -191,6 +194,9 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         name: text
         for name, attribute, text in (
             ("final cm", "final_distance_cm", lambda row: _number(row.final_distance_cm)),
+            ("dropped %", "drops", lambda row: "-" if row.drops is None else percent(row.drops / row.episodes)),
+            ("5-step error cm", "plan_error_cm", lambda row: _number(row.plan_error_cm)),
+            ("phantom lifts %", "phantoms", lambda row: "-" if row.phantoms is None else percent(row.phantoms)),
             ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
             ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
             ("steps in box", "violations", lambda row: _text(row.violations)),
@@ -267,9 +273,15 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p95=max(p95, default=None),
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
+        **{name: _average(rows, name) for name in ("plan_error_cm", "phantoms")},
         plan_ms_p99=max(p99, default=None),
         **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},
     )
+
+
+def _average(rows: Sequence[Row], name: str) -> float | None:
+    known = _known(rows, name)
+    return float(np.mean(known)) if known else None
 
 
 def _total(rows: Sequence[Row], name: str) -> int | None:

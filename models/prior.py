@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ class PriorArchitecture:
     goal: int
     action_size: int
     segment: int = 6
-    width: int = 512
+    width: int = 384
     depth: int = 3
 
 
@@ -34,9 +35,10 @@ class ActionPrior(nn.Module):
 
     Flow matching (Lipman et al. 2023, arXiv:2210.02747): a velocity field, trained by regression, that carries Gaussian
     noise along straight lines to actions. It keeps several ways to do something apart, which a regression of the
-    actions themselves would average.
+    actions themselves would average. `bf16` makes `sample` multiply in bfloat16.
     """
 
+    bf16 = False
     mean: Tensor
     std: Tensor
     place: Tensor
@@ -77,7 +79,8 @@ class ActionPrior(nn.Module):
     def sample(self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6) -> Tensor:
         """Actions (B, L, A) in [-1, 1], a function of the noise (B, L, A): the flow in `steps` Euler steps."""
         x = noise.flatten(1)
-        for step in range(steps):
-            time = x.new_full((len(x), 1), step / steps)
-            x = x + self(x, time, z, now, goal) / steps
+        with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+            for step in range(steps):
+                time = x.new_full((len(x), 1), step / steps)
+                x = x + self(x, time, z, now, goal).float() / steps
         return x.clamp(-1, 1).view_as(noise)

@@ -115,7 +115,7 @@ BAD: dict[str, tuple[str, str]] = {
     "obs": (f"record obs=lidar {GOOD}", "obs=lidar is unknown; choose one of: pixels, state"),
     "policy": (f"record policy=lazy {GOOD}", "policy=lazy is unknown; choose one of: play, random, expert"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
-    "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*zero, expert, oracle"),
+    "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*prior, expert, oracle"),
     "execute_steps": (f"{BENCH} execute_steps=99", r"execute_steps=99: must lie in 1 … \d+, a plan's steps"),
     "metric": (f"{BENCH} energy.metric=fast", r"energy\.metric=fast is unknown; choose one of: slow, plain, object"),
     "distance": (f"{BENCH} energy.distance=l3", r"energy\.distance=l3 is unknown; choose one of: mse, l1, cosine"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..episodes import Dataset
+from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
 from .schedule import warm_cosine
@@ -34,9 +35,9 @@ class PriorSettings:
     """
 
     steps: int = 8000
-    batch: int = 512
+    batch: int = 256
     segment: int = 6
-    width: int = 512
+    width: int = 384
     depth: int = 3
     ahead: float = 20.0
     learning_rate: float = 1e-3
@@ -88,11 +89,12 @@ def train_prior(
     data: Dataset,
     settings: PriorSettings,
     seed: int,
+    precision: str = "auto",
     advance: Callable[[int], None] = lambda steps: None,
 ) -> ActionPrior:
     """A prior for a trained model, from the episodes it was trained on; `advance(steps)` is told of progress."""
-    assert model.readout is not None
     device = model.metric.device
+    bf16 = use_bf16(precision, device)
     z, positions, actions = embed(model, data)
     architecture = PriorArchitecture(
         z.shape[-1], positions.shape[-1], actions.shape[-1], settings.segment, settings.width, settings.depth
@@ -110,7 +112,8 @@ def train_prior(
         noise.manual_seed(seed * 1_000_003 + step)
         z, now, then, done = (part.to(device) for part in examples.batch(step))
         jitter = torch.randn(z.shape, generator=noise, device=device) * prior.std * settings.jitter
-        loss = prior.loss(z + jitter, now, then, done, noise)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = prior.loss(z + jitter, now, then, done, noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
