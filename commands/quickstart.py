@@ -61,9 +61,9 @@ def _check(config: DictConfig, env: ArmEnv, length: int) -> None:
     """What the steps would find wrong when it is their turn, found now."""
     at_least(config, record_episodes=2, workers=1, episodes=1, seed=0)
     training_settings(config)
-    prior_settings(config)
     objective(config)
     check_model(config, length)
+    prior_settings(config)
     (size,) = env.action_space.shape or (0,)
     bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
 

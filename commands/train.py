@@ -57,11 +57,11 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     from ..training.loop import CHECKPOINT, Trainer, read_log
 
     settings = training_settings(config)
-    prior_settings(config)
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
+    prior_settings(config)
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = TASKS[data.manifest.request.env].tracked

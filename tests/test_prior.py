@@ -30,7 +30,7 @@ def world_and_prior() -> tuple[WorldModel, ActionPrior]:
     model = WorldModel(architecture).eval().requires_grad_(False)
     assert model.readout is not None
     model.readout.fit(normal(100, 4), normal(100, 3, seed=1))
-    model.predictor.change.weight.normal_()
+    torch.nn.init.normal_(model.predictor.get_parameter("change.weight"))
     return model, ActionPrior(PriorArchitecture(4, 3, 2, segment=6, width=32, depth=1)).eval().requires_grad_(False)
 
 
