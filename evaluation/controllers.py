@@ -14,6 +14,7 @@ from ..envs import ArmEnv, Policy, make_policy
 from ..envs.arm import ACTION_SCALE
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior
+from ..models.readout import Readout
 from ..models.world_model import WorldModel
 from ..planner import (
     ActionSpace,
@@ -32,6 +33,7 @@ from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
 from .foresight import Foreseen
 from .goals import GoalManifest
+from .handling import FALL
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
@@ -129,6 +131,35 @@ def commanded_tips(command: torch.Tensor, env: ArmEnv, actions: torch.Tensor) ->
     return torch.stack(path, 2)
 
 
+class Remembering:
+    """A world model that imagines the same actions once, for several terms of one energy."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.encode = model.encode
+        self._rollout = model.rollout
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def rollout(self, z: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        if self._last is None or self._last[0] is not actions:
+            self._last = actions, self._rollout(z, actions)
+        return self._last[1]
+
+
+def letting_go(
+    model: Remembering, readout: Readout, z: torch.Tensor, chunk: int, actions: torch.Tensor
+) -> torch.Tensor:
+    """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
+
+    It falls if it is more than `FALL` lower at some later step of the plan. Letting go is the quickest way down, and
+    what lies where it should be counts for the goal however it got there.
+    """
+    height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
+    before = torch.cat((readout(z)[:, None, None, 2].expand(-1, height.shape[1], 1), height[..., :-1]), -1)
+    lowest = height.flip(-1).cummin(-1).values.flip(-1)
+    opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, chunk)).mean(-1)
+    return ((before - lowest > FALL) * opening).mean(-1)
+
+
 class PriorRollouts:
     """Candidates that a learned action prior offers: it acts, the world model imagines what comes of it, and it goes on
     from there.
@@ -177,10 +208,10 @@ class PriorRollouts:
 class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
-    `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the
-    `weights` of the terms `goal`, `control` and `keep_out`, the last a box that the commanded tip is charged for every
-    metre and step inside of. `prior` offers the share `prior_share` of each plan's first candidates. `misses` counts
-    plans that came after the `deadline`, in seconds.
+    `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
+    `goal`, `control`, `let_go` (`letting_go`) and `keep_out`, the last a box that the commanded tip is charged for
+    every metre and step inside of. `prior` offers the share `prior_share` of each plan's first candidates. `misses`
+    counts plans that came after the `deadline`, in seconds.
     """
 
     def __init__(
@@ -262,8 +293,11 @@ class Imagination:
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
         self._z = self.model.encode(observation)
-        goal = LatentEnergy(self.model, self._z, self._goal, **self.energy)
+        model = Remembering(self.model)
+        goal = LatentEnergy(model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
+        if self.model.readout is not None:
+            terms["let_go"] = partial(letting_go, model, self.model.readout, self._z, self.model.chunk)
         if self.keep_out is not None:
             low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
             terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.env), False, low, high)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from .predictor import Block
 
 FREQUENCIES = 4
+TEMPERATURE = 0.6
+"""Deviation of the noise that actions are drawn from, where training had 1: nearer to what was done most often."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class ActionPrior(nn.Module):
         return (self(torch.lerp(start, end, time), time, z, now, goal) - (end - start)).square().mean()
 
     def sample(self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6) -> Tensor:
-        """Actions (B, L, A) in [-1, 1], a function of the noise (B, L, A): the flow in `steps` Euler steps."""
-        x = noise.flatten(1)
+        """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps."""
+        x = TEMPERATURE * noise.flatten(1)
         with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             for step in range(steps):
                 time = x.new_full((len(x), 1), step / steps)
