@@ -14,7 +14,6 @@ from ..envs import ArmEnv, Policy, make_policy
 from ..envs.arm import ACTION_SCALE
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior
-from ..models.readout import Readout
 from ..models.world_model import WorldModel
 from ..planner import (
     ActionSpace,
@@ -29,6 +28,7 @@ from ..planner import (
     Status,
 )
 from ..planner.energy import Sum, weighted
+from ..planner.energy import WorldModel as Imagines
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
 from .foresight import Foreseen
@@ -131,10 +131,14 @@ def commanded_tips(command: torch.Tensor, env: ArmEnv, actions: torch.Tensor) ->
     return torch.stack(path, 2)
 
 
+Readout = Callable[[torch.Tensor], torch.Tensor]
+"""Positions (…, P) in metres off embeddings (…, D)."""
+
+
 class Remembering:
     """A world model that imagines the same actions once, for several terms of one energy."""
 
-    def __init__(self, model: WorldModel) -> None:
+    def __init__(self, model: Imagines) -> None:
         self.encode = model.encode
         self._rollout = model.rollout
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -146,7 +150,11 @@ class Remembering:
 
 
 def letting_go(
-    model: Remembering, readout: Readout, z: torch.Tensor, chunk: int, actions: torch.Tensor
+    model: Remembering,
+    readout: Callable[[torch.Tensor], torch.Tensor],
+    z: torch.Tensor,
+    chunk: int,
+    actions: torch.Tensor,
 ) -> torch.Tensor:
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 

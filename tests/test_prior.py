@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 from forearm.cli import main
-from forearm.evaluation.controllers import PriorAlone, PriorRollouts, action_space
+from forearm.envs import make
+from forearm.evaluation.closed_loop import run_episodes
+from forearm.evaluation.controllers import Expert, PriorAlone, PriorRollouts, Remembering, action_space, letting_go
+from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
+from forearm.evaluation.goals import make_goals
 from forearm.evaluation.results import read_results
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.prior import ActionPrior, PriorArchitecture
@@ -161,3 +165,50 @@ def test_without_a_prior_bench_says_how_to_get_one(state_run: Path, capsys: pyte
     checkpoint = f"checkpoint={state_run / 'train' / 'checkpoint'}"
     assert main(["bench", "env=push", "obs=state", checkpoint, "planners=[prior]"]) == 2
     assert "the checkpoint has no action prior; `forearm train prior.steps=…`" in capsys.readouterr().err
+
+
+class Heights(torch.nn.Module):
+    """A readout that takes embeddings (…, 1) for heights."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.cat((torch.zeros_like(z), torch.zeros_like(z), z), -1)
+
+
+def test_letting_go_counts_opening_before_a_fall_and_nothing_else() -> None:
+    """Four plans of three model steps: let go and fallen; lowered; fallen unopened; put down first."""
+    heights = torch.tensor([[0.10, 0.02, 0.02], [0.10, 0.06, 0.02], [0.10, 0.02, 0.02], [0.03, 0.02, 0.02]])
+    opening = torch.tensor([[0, 1.0, 0], [0, 0, -1], [-1, -1, -1], [0, 0, 1]]).repeat_interleave(2, 1)
+    actions = torch.stack((torch.zeros(4, 6), opening), -1)[None]
+
+    class Known:
+        def encode(self, observation: object) -> Tensor:
+            raise AssertionError("nothing is encoded in a plan")
+
+        def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+            return heights[None, ..., None]
+
+    charged = letting_go(Remembering(Known()), Heights(), torch.tensor([[0.10]]), 2, actions)
+    torch.testing.assert_close(charged, torch.tensor([[1 / 3, 0, 0, 0]]))
+
+
+def test_what_several_terms_imagine_is_imagined_once() -> None:
+    model, _ = world_and_prior()
+    remembering = Remembering(model)
+    actions, others = normal(2, 3, 8, 2), normal(2, 3, 8, 2, seed=1)
+    first = remembering.rollout(normal(2, 4), actions)
+    assert remembering.rollout(normal(2, 4), actions) is first
+    assert not torch.equal(remembering.rollout(normal(2, 4), others), first)
+
+
+def test_foresight_finds_errors_and_phantom_lifts() -> None:
+    env = make("pickplace", pixels=False)
+    goals = make_goals(env, 2, seed=0)
+    episodes = run_episodes(env, goals, Expert(env), seed=0)
+    states, actions = episodes.states[:, 0], episodes.actions[:, :40]
+    true = np.stack([execute(env, *plan) for plan in zip(states, actions, strict=True)])[:, ::2]
+    assert true.shape == (2, 21, 3) and (np.ptp(true[..., 2], axis=1) > LIFTED).all(), "the expert lifts"
+    assert foresight(env, [Foreseen(states, actions, true)], chunk=2) == Foresight(0.0, 0.0, 2)
+    off = true + np.linspace(0, 1, 21)[:, None] * [0.2, 0, 0]
+    assert foresight(env, [Foreseen(states, actions, off)], chunk=2).error_cm == pytest.approx(20 * 5 / 20)
+    idle = np.zeros_like(actions)
+    assert foresight(env, [Foreseen(states, idle, true)], chunk=2).phantoms == 1.0
