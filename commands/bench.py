@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ..envs import ArmEnv
+    from ..envs import World
     from ..evaluation.bench import Entry
     from ..evaluation.closed_loop import Episodes
     from ..evaluation.goals import GoalManifest
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
         measure(config, env, manifest, entries, out, command)
 
 
-def load_goals(config: DictConfig, env: ArmEnv) -> GoalManifest:
+def load_goals(config: DictConfig, env: World) -> GoalManifest:
     """The manifest that `goals` names, cut to `episodes`; or a new one of `episodes` goals.
 
     Raises:
@@ -151,20 +151,21 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     return f"{energy['distance']}, {energy['reduce']}{metric}" + "".join(extra)
 
 
-def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
+def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
     """The entries that a config lists, floors and ceilings among them. Raises UserError as `make_planners` does."""
+    from ..envs import action_size
     from ..evaluation.bench import Entry
     from ..evaluation.controllers import Expert, Imagination, Oracle, Random, Zero
 
-    seeds, model = list(config.planner_seeds), checkpoint.model
+    seeds, model, size = list(config.planner_seeds), checkpoint.model, action_size(env)
     deadline = make_deadline(config)
     planned = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
-            entries.append(Entry(name, "floor", Zero(), seeds[:1]))
+            entries.append(Entry(name, "floor", Zero(size), seeds[:1]))
         elif name == "random":
-            entries.append(Entry(name, "floor", Random(model.chunk), seeds))
+            entries.append(Entry(name, "floor", Random(size, model.chunk), seeds))
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
         for one in planned:
@@ -191,7 +192,7 @@ def make_deadline(config: DictConfig) -> float | None:
 
 def measure(
     config: DictConfig,
-    env: ArmEnv,
+    env: World,
     manifest: GoalManifest,
     entries: list[Entry],
     out: Path,
@@ -212,7 +213,10 @@ def measure(
     rows: list[Row] = []
     shown = None
     box = Box.parse(config.energy.keep_out) if config.energy.keep_out else None
-    facts = machine() | {"episodes": f"{manifest.budget} steps of 0.1 s", "success": success_rule(manifest)}
+    facts = machine() | {
+        "episodes": f"{manifest.budget} steps of {1 / env.metadata['render_fps']:g} s",
+        "success": success_rule(manifest),
+    }
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)
     with progress_bar(f"bench {env.name}", total, "steps") as advance:
@@ -249,7 +253,7 @@ def success_rule(manifest: GoalManifest) -> str:
     return f"within {100 * manifest.tolerance:g} cm of the goal at each of the last {manifest.hold} steps"
 
 
-def write_film(path: Path, env: ArmEnv, episodes: Episodes, count: int, planner: str) -> Path | None:
+def write_film(path: Path, env: World, episodes: Episodes, count: int, planner: str) -> Path | None:
     """Films the first episodes; None, with a word about why, where this machine cannot render."""
     from ..envs import RenderingError
     from ..evaluation.films import film

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ..envs import ArmEnv
+    from ..envs import World
     from ..models.checkpoint import Checkpoint
     from ..planner import Planner
 
@@ -48,7 +48,8 @@ def run_folder(config: DictConfig, command: str, name: str) -> Path:
     Raises:
         UserError: if `out` is in use.
     """
-    out = Path(config.out) if config.out else Path("runs") / command / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
+    out = Path(config.out) if config.out else Path("runs") / command / stamped
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
     return out
@@ -113,19 +114,19 @@ def load_checkpoint(config: DictConfig, device: torch.device) -> Checkpoint:
     return checkpoint
 
 
-def make_env(config: DictConfig) -> ArmEnv:
+def make_env(config: DictConfig) -> World:
     """The environment that a config describes.
 
     Raises:
         UserError: for a size that cannot be rendered, or that the encoder cannot halve four times.
     """
-    from ..envs import make
+    from ..envs import make_world
 
     pixels = check_obs(config.obs) == "pixels"
     if config.env.size % 16:
         raise UserError(f"env.size={config.env.size}: must be a multiple of 16")
     try:
-        return make(config.env.name, pixels=pixels, size=config.env.size)
+        return make_world(config.env.name, pixels=pixels, size=config.env.size)
     except ValueError as error:
         raise UserError(f"env.{error}") from None
 

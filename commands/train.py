@@ -48,7 +48,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..envs import TASKS
+    from ..envs import make_world
     from ..episodes.progress import progress_bar
     from ..evaluation.plots import loss_curves
     from ..models.world_model import WorldModel
@@ -61,7 +61,8 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
         model = WorldModel(architecture(config, data))
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
-    tracked = TASKS[data.manifest.request.env].tracked
+    request = data.manifest.request
+    tracked = make_world(request.env, **{**request.config, "pixels": False}).tracked  # which takes no renderer
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)
     if resume:

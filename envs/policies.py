@@ -14,6 +14,7 @@ import numpy as np
 from .arm import ACTION_SCALE
 from .arm_env import ArmEnv
 from .tasks import CUBE_AREA, Push, random_command
+from .world import RandomPolicy
 
 OPEN, CLOSED = 1.0, -1.0
 
@@ -51,17 +52,6 @@ class Policy(ABC):
         action[:n] = np.clip(delta, -1.0, 1.0)
         action[4] = gripper
         return action
-
-
-class RandomPolicy(Policy):
-    """Actions that wander smoothly over the whole box: an autoregressive walk, clipped."""
-
-    def reset(self) -> None:
-        self._action = self.rng.uniform(-1.0, 1.0, 5)
-
-    def act(self) -> np.ndarray:
-        self._action = 0.7 * self._action + 0.7 * self.rng.normal(size=5)
-        return np.clip(self._action, -1.0, 1.0)
 
 
 class ReachExpert(Policy):
@@ -214,15 +204,4 @@ class ExpertPolicy(Policy):
         return self._skill.act()
 
 
-POLICIES: dict[str, type[Policy]] = {"play": PlayPolicy, "random": RandomPolicy, "expert": ExpertPolicy}
-
-
-def make_policy(name: str, env: ArmEnv, rng: np.random.Generator) -> Policy:
-    """A policy by name.
-
-    Raises:
-        ValueError: naming the valid names.
-    """
-    if name not in POLICIES:
-        raise ValueError(f"policy={name} is unknown; choose one of: {', '.join(POLICIES)}")
-    return POLICIES[name](env, rng)
+POLICIES = {"play": PlayPolicy, "random": RandomPolicy, "expert": ExpertPolicy}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..envs import ArmEnv
+from ..envs import World, as_arm
 from .closed_loop import Controller, Episodes, run_episodes
 from .controllers import Box
 from .goals import GoalManifest
@@ -45,7 +45,7 @@ class Entry:
 
 
 def run_entry(
-    env: ArmEnv,
+    env: World,
     manifest: GoalManifest,
     obs: str,
     entry: Entry,
@@ -91,16 +91,17 @@ def run_entry(
     return rows, runs[0]
 
 
-def tips(env: ArmEnv, episodes: Episodes) -> np.ndarray:
+def tips(env: World, episodes: Episodes) -> np.ndarray:
     """Where the gripper's tip was after each step, (B, budget, 3) metres."""
+    arm = as_arm(env, "energy.keep_out")
     found = np.empty((*episodes.distance.shape, 3))
     for index in np.ndindex(episodes.distance.shape):
-        env.load_state(episodes.states[index[0], index[1] + 1])
-        found[index] = env.tip
+        arm.load_state(episodes.states[index[0], index[1] + 1])
+        found[index] = arm.tip
     return found
 
 
-def _run(env: ArmEnv, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> tuple[Episodes, list[float]]:
+def _run(env: World, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> tuple[Episodes, list[float]]:
     """Episodes of all goals, and the seconds of every plan that was made for one goal alone."""
     if not entry.alone:
         return run_episodes(env, goals, entry.controller, seed, advance), []

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ..envs import ArmEnv
+from ..envs import World, action_size
 from ..errors import UserError
 from ..files import write_atomic
 
@@ -96,13 +96,22 @@ class GoalManifest:
         return manifest
 
 
-def make_goals(env: ArmEnv, count: int, seed: int) -> GoalManifest:
-    """Draws `count` problems that are unsolved and stay so if nothing is done; a pure function of its arguments."""
+def make_goals(env: World, count: int, seed: int) -> GoalManifest:
+    """Draws `count` problems that are unsolved and stay so if nothing is done; a pure function of its arguments.
+
+    Raises:
+        GoalError: when hardly any is.
+    """
     import mujoco
 
-    budget, starts, goals = env.task.budget, [], []
+    budget, starts, goals = env.budget, [], []
     draw = 0
     while len(starts) < count:
+        if draw >= 50 * count + 50:
+            raise GoalError(
+                f"env={env.name}: {draw} draws gave {len(starts)} goals that are not reached by doing nothing, asked "
+                f"for are {count}: its goals must be further from its starts than tolerance={env.tolerance}"
+            )
         env.reset(seed=int(np.random.SeedSequence([STREAM, seed, draw]).generate_state(1)[0]))
         draw += 1
         start = env.save_state()
@@ -113,16 +122,16 @@ def make_goals(env: ArmEnv, count: int, seed: int) -> GoalManifest:
         env.name,
         seed,
         budget,
-        env.task.tolerance,
+        env.tolerance,
         np.stack(starts),
         np.stack(goals),
         versions={"mujoco": mujoco.__version__},
     )
 
 
-def _solved_by_waiting(env: ArmEnv, budget: int) -> bool:
+def _solved_by_waiting(env: World, budget: int) -> bool:
     for _ in range(budget + 1):
-        if env.distance() < env.task.tolerance:
+        if env.distance() < env.tolerance:
             return True
-        env.advance(np.zeros(env.action_space.shape or ()))
+        env.advance(np.zeros(action_size(env)))
     return False
