@@ -54,8 +54,19 @@ def make(name: str, **config: Any) -> ArmEnv:
     return ArmEnv(TASKS[name], **config)
 
 
+
+
+def _ogbench(name: str, **config: Any) -> World:
+    from .ogbench_world import make  # only where it is asked for, because it is an extra
+
+    return make(name, **config)
+
+
 for _task in TASKS.values():
     register(_task.name, partial(ArmEnv, _task))
+
+for _name in ("cube-single", "cube-double", "scene"):
+    register(f"ogbench/{_name}", partial(_ogbench, f"ogbench/{_name}"))
 
 for _name, _id in GYMNASIUM_IDS.items():
     if _id not in gymnasium.registry:

@@ -30,8 +30,9 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         points: tracked points (G, 3), metres, of a simulation whose kinematics are up to date.
         tolerance: metres.
         budget: steps an evaluated episode takes.
-        place_goal: moves the environment, just reset, to a goal that can be reached from there; a function of it and
-            the generator. By default it acts at random for `budget` steps.
+        place_start: moves the environment, just reset, to a start; a function of it and the generator.
+        place_goal: moves it, at its start, to a goal that can be reached from there, likewise. By default it acts at
+            random for `budget` steps.
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.
@@ -51,6 +52,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         points: Callable[[mujoco.MjData], np.ndarray],
         tolerance: float,
         budget: int,
+        place_start: Callable[[Any, np.random.Generator], None] = lambda env, rng: None,
         place_goal: Callable[[Any, np.random.Generator], None] | None = None,
         observe: Callable[[Any], Any] | None = None,
         policies: Mapping[str, Callable[[Any, np.random.Generator], Policy]] | None = None,
@@ -64,6 +66,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.tasks: Sequence[str] = ()
         self.env: Any = env.unwrapped
         self.points = points
+        self._place_start = place_start
         self._place_goal = place_goal or self._wander
         self._observe = observe
         self.env.reset(seed=0)  # some build their simulation only now
@@ -108,6 +111,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         self.env.reset(seed=int(self.np_random.integers(2**31)))
+        self._place_start(self.env, self.np_random)
         self._settle()
         start = self.save_state()
         self._place_goal(self.env, self.np_random)
@@ -150,7 +154,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def goal_observation(self) -> Observation:
         state = self.save_state()
-        self.load_state(self._goal)
+        self.load_state(self.goal_state())
         observation = self.observe()
         self.load_state(state)
         return observation
@@ -167,9 +171,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def save_state(self) -> np.ndarray:
         """The whole simulation, (F,) float64."""
-        state = np.empty(self._state_size)
-        mujoco.mj_getState(self.model, self.data, state, STATE_SPEC)
-        return state
+        return self._read()
 
     def load_state(self, state: np.ndarray) -> None:
         """Restores what `save_state` gave, bit for bit.
@@ -193,10 +195,15 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     def _settle(self) -> None:
         """Computes all that follows from the state (positions, contacts, sensors), and leaves the state as it is: after
         a step MuJoCo holds what followed from the state before, and observations would depend on how it was reached."""
-        state = self.save_state()
+        state = self._read()
         mujoco.mj_forward(self.model, self.data)
         mujoco.mj_rnePostConstraint(self.model, self.data)
         self._write(self.data, state)  # the solver's warm start is part of it, and was overwritten
+
+    def _read(self) -> np.ndarray:
+        state = np.empty(self._state_size)
+        mujoco.mj_getState(self.model, self.data, state, STATE_SPEC)
+        return state
 
     def _write(self, data: mujoco.MjData, state: np.ndarray) -> None:
         if state.shape != (self._state_size,):
