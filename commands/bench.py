@@ -52,16 +52,20 @@ def run(config: DictConfig) -> None:
 
 
 def load_goals(config: DictConfig, env: World) -> GoalManifest:
-    """The manifest that `goals` names, cut to `episodes`; or a new one of `episodes` goals.
+    """The manifest that `goals` names, cut to `episodes`; or a new one of `episodes` goals, from the recording that it
+    names or of the environment's own.
 
     Raises:
-        UserError: for a manifest of another environment.
+        UserError: for a manifest or a recording of another environment.
     """
-    from ..evaluation.goals import GoalManifest, make_goals
+    from ..episodes import Dataset
+    from ..evaluation.goals import GoalManifest, goals_ahead, make_goals
 
     at_least(config, episodes=1, seed=0)
     if not config.goals:
         return make_goals(env, config.episodes, config.seed)
+    if Path(config.goals).is_dir():
+        return goals_ahead(env, Dataset.open(Path(config.goals)), config.episodes, config.seed, config.ahead)
     manifest = GoalManifest.load(Path(config.goals))
     if manifest.env != env.name or manifest.start.shape[1:] != env.save_state().shape:
         raise UserError(f"goals={config.goals}: were made for env={manifest.env}, not for this env={env.name}")

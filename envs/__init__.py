@@ -54,8 +54,6 @@ def make(name: str, **config: Any) -> ArmEnv:
     return ArmEnv(TASKS[name], **config)
 
 
-
-
 def _ogbench(name: str, **config: Any) -> World:
     from .ogbench_world import make  # only where it is asked for, because it is an extra
 

@@ -17,10 +17,10 @@ import numpy as np
 from ..errors import UserError
 from .arm_env import cube_rotation
 from .gymnasium_world import GymnasiumWorld
-from .world import Observation, RandomPolicy
+from .world import Observation
 
 TOLERANCE = 0.04  # metres: OGBench's own
-BUDGETS = {"cube-single": 200, "cube-double": 500, "scene": 750}  # steps: OGBench's own
+BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scene": 750}  # steps: OGBench's own
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
 
@@ -45,7 +45,7 @@ def make(name: str, pixels: bool = False, size: int = 64) -> OgbenchWorld:
 
 
 def _with_actions(env: type[Any]) -> type[Any]:
-    """The environment with its action space made once: OGBench's makes it anew, and warns, each time it is asked for."""
+    """The environment with its action space made once: OGBench's makes it anew, and warns, whenever it is asked for."""
     return type(env.__name__, (env,), {"action_space": gymnasium.spaces.Box(-1.0, 1.0, (5,), np.float32)})
 
 
@@ -65,15 +65,16 @@ class OgbenchWorld(GymnasiumWorld):
             env,
             points=self._points,
             tolerance=TOLERANCE,
-            budget=BUDGETS[name.removeprefix("ogbench/")],
+            budget=BUDGETS[name],
             place_start=self._place_start_of_task,
             place_goal=self._place_goal_of_task,
             observe=self._observe_all,
-            policies={"play": Play, "random": RandomPolicy} | ({"expert": Expert} if type(self) is OgbenchWorld else {}),
+            policies=POLICIES[name],
             size=size,
             camera="front",
         )
         self.tasks = [task["task_name"] for task in env.task_infos]
+        self.model.light_castshadow[:] = False  # shadows take as long as all else in a picture
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -233,3 +234,11 @@ class Expert:
         info["privileged/target_block_pos"] = world.goal_points[self._cube]
         info["privileged/target_block_yaw"] = np.zeros(1)
         return self._oracle.select_action(None, info)
+
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "ogbench/cube-single": {"play": Play, "expert": Expert},
+    "ogbench/cube-double": {"play": Play, "expert": Expert},
+    "ogbench/scene": {"play": Play},
+}
+"""Who can act where, beside `random`."""

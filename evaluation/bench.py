@@ -84,11 +84,19 @@ def run_entry(
             kind=entry.kind,
             plan_ms_batched=None if entry.alone else float(np.median(together)),
             misses=missed if entry.alone else None,
+            by_task=success_by_task(goals, episodes),
             violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
             **entry.labels,
         )
         rows.append(row)
     return rows, runs[0]
+
+
+def success_by_task(manifest: GoalManifest, episodes: Episodes) -> dict[str, float] | None:
+    """The share of successes of each task of a manifest; None where it has none, or one alone."""
+    tasks = np.array(manifest.labels)
+    names = dict.fromkeys(manifest.labels)
+    return {name: float(episodes.success[tasks == name].mean()) for name in names} if len(names) > 1 else None
 
 
 def tips(env: World, episodes: Episodes) -> np.ndarray:
