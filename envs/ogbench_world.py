@@ -33,8 +33,8 @@ def make(name: str, pixels: bool = False, size: int = 64) -> OgbenchWorld:
     if pixels:
         raise UserError(f"obs=pixels: env={name} is observed by its state only; choose obs=state")
     try:
-        from ogbench.manipspace.envs.cube_env import CubeEnv
-        from ogbench.manipspace.envs.scene_env import SceneEnv
+        from ogbench.manipspace.envs.cube_env import CubeEnv  # pyright: ignore[reportMissingImports]
+        from ogbench.manipspace.envs.scene_env import SceneEnv  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"env={name}: needs OGBench ({error}); pip install 'forearm[ogbench]'") from None
     kind = name.removeprefix("ogbench/")
@@ -79,8 +79,14 @@ class OgbenchWorld(GymnasiumWorld):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts as a recording does, with the goal of any task; or as the task `options["task"]` does."""
+        """Starts as a recording does, with the goal of any task; or as the task `options["task"]` does.
+
+        Raises:
+            UserError: for an unknown task.
+        """
         self._task = (options or {}).get("task")
+        if self._task is not None and self._task not in self.tasks:
+            raise UserError(f"task={self._task} is unknown; choose one of: {', '.join(self.tasks)}")
         return super().reset(seed=seed)
 
     def _points(self, data: mujoco.MjData) -> np.ndarray:
@@ -182,10 +188,10 @@ class Play:
     """OGBench's data collection: its planning oracles, with their noise, after ever new targets."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
-        from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle
-        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
-        from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
-        from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
+        from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
+        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
+        from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
+        from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
 
         self.env, self.rng = world.env, rng
         oracles = {"button": ButtonPlanOracle, "cube": CubePlanOracle, "drawer": DrawerPlanOracle}
@@ -211,7 +217,7 @@ class Expert:
     """OGBench's oracle that sees where it stands, sent to the goal: the lowest cube that is not there yet."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
-        from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+        from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle  # pyright: ignore[reportMissingImports]
 
         self.world, self.rng = world, rng
         self._oracle = CubeMarkovOracle(env=world.env)

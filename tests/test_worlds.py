@@ -232,6 +232,13 @@ def test_nothing_is_imported_by_a_name_in_data(names: None, tmp_path: Path, caps
     )
 
 
+def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ogbench.manipspace.envs.cube_env", None)
+    with pytest.raises(UserError, match=r"env=ogbench/scene: needs OGBench \(.*\); pip install 'forearm\[ogbench\]'"):
+        make_world("ogbench/scene", pixels=False)
+    assert compose("bench", ["env=ogbench/scene"]).planners == ["cem", "mppi", "random", "zero"]
+
+
 # From the empty folder to a report
 
 
