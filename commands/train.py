@@ -61,8 +61,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
         model = WorldModel(architecture(config, data))
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
-    request = data.manifest.request
-    tracked = make_world(request.env, **{**request.config, "pixels": False}).tracked  # which takes no renderer
+    tracked = make_world(data.manifest.request.env, pixels=False).tracked  # without pixels, for which no GL is needed
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)
     if resume:

@@ -75,11 +75,11 @@ def run(*words: str) -> None:
 if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/own_environment")
     check_world(reacher())
-    run("record", "env=reacher", "obs=state", "episodes=200", "workers=1", f"out={out / 'data'}")
+    run("record", "env=reacher", "obs=state", "episodes=120", "workers=1", f"out={out / 'data'}")
     small = ("model.features=64", "model.predictor_width=128", "model.encoder_width=64", "threads=1")
-    run("train", f"data={out / 'data'}", "obs=state", "steps=800", f"out={out / 'train'}", *small)
+    run("train", f"data={out / 'data'}", "obs=state", "steps=600", "batch=96", f"out={out / 'train'}", *small)
     run(
         *("bench", "env=reacher", "obs=state", f"checkpoint={out / 'train' / 'checkpoint'}", f"out={out / 'bench'}"),
         *("planners=[cem,random,zero]", "planner_seeds=[0]", "planner.samples=64", "planner.iterations=3"),
-        *("execute_steps=2", "episodes=20", "video_episodes=0", "threads=1"),
+        *("execute_steps=2", "episodes=10", "video_episodes=0", "threads=1"),
     )

@@ -18,6 +18,7 @@ from forearm.evaluation.controllers import Expert, Zero
 from forearm.evaluation.goals import GoalError, GoalManifest, goals_ahead, make_goals
 
 pytest.importorskip("ogbench", reason="OGBench is an extra: pip install 'forearm[ogbench]'")
+pytestmark = pytest.mark.filterwarnings("ignore:.*DISPLAY")  # of the viewer that it imports, where there is none
 
 NAMES = ("ogbench/cube-single", "ogbench/cube-double", "ogbench/scene")
 
