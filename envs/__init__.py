@@ -44,7 +44,7 @@ GYMNASIUM_IDS = {"reach": "forearm/Reach-v0", "push": "forearm/Push-v0", "pickpl
 
 
 def make(name: str, **config: Any) -> ArmEnv:
-    """The arm at a task, by the task's name; `make_world` makes any world.
+    """The arm at a task, by the task's name; `make_world` makes any world by its name.
 
     Raises:
         ValueError: naming the valid names.

@@ -187,7 +187,9 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         return float(np.linalg.norm(self.points(self.data) - self.goal_points, axis=-1).max())
 
     def render_scene(self, size: int = 480) -> np.ndarray:
-        """The view for people, (size, size, 3) uint8."""
+        """The view for people, (size, size, 3) uint8; smaller where the model has no room for it."""
+        room = self.model.vis.global_
+        size = min(size, room.offwidth, room.offheight)
         if self._scene_camera is None or self._scene_camera.size != size:
             self._scene_camera = Camera(self.model, self._camera_name, size)
         return self._scene_camera.render(self.data)

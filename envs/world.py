@@ -37,12 +37,12 @@ class World(Protocol):
 
     @property
     def name(self) -> str:
-        """What `make` knows it by."""
+        """What `make_world` knows it by."""
         ...
 
     @property
     def config(self) -> dict[str, Any]:
-        """Arguments of `make` that give it again, as JSON values; `pixels` says whether it observes images."""
+        """Arguments of `make_world` that give it again, as JSON values; `pixels` says whether it observes images."""
         ...
 
     @property

@@ -71,6 +71,13 @@ def test_pixels_are_part_of_the_contract() -> None:
     assert world.config == {"pixels": True, "size": 32} and world.renderer_name.startswith("mujoco")
 
 
+def test_a_view_for_people_fits_the_model() -> None:
+    world = reacher()
+    assert world.render_scene().shape == (480, 480, 3)
+    world.model.vis.global_.offwidth = 100
+    assert world.render_scene().shape == (100, 100, 3)
+
+
 class Forgetful(GymnasiumWorld):
     """Has a counter that is not saved."""
 
