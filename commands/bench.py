@@ -14,6 +14,7 @@ from ..errors import UserError
 from .common import (
     at_least,
     check_energy,
+    check_energy_of,
     check_execution,
     command_line,
     load_checkpoint,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..evaluation.goals import GoalManifest
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
+    from ..models.prior import ActionPrior
     from ..planner import Planner
 
 
@@ -74,15 +76,17 @@ def load_goals(config: DictConfig, env: World) -> GoalManifest:
 
 OWN = "own"
 """Stands for what the planner and energy groups say, which is all that a command without sweeps has."""
-WITHOUT_MODEL = ("random", "zero", "expert", "oracle")
+WITHOUT_PLANNER = ("random", "zero", "prior", "expert", "oracle")
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A planner that a config asks for, on an energy's settings, with its labels for the table."""
+    """A planner that a config asks for, on an energy's settings, with its labels for the table; `prior` is the share of
+    its first candidates that a learned prior offers."""
 
     name: str
     planner: Planner
+    prior: float
     energy: dict[str, Any]
     labels: dict[str, Any]
 
@@ -99,8 +103,8 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
     energies, budgets = sweep(config)
     planned = []
     for name in dict.fromkeys(config.planners):
-        if name not in PLANNERS and name not in WITHOUT_MODEL:
-            raise UserError(f"planners: {name} is unknown; choose from: {', '.join([*PLANNERS, *WITHOUT_MODEL])}")
+        if name not in PLANNERS and name not in WITHOUT_PLANNER:
+            raise UserError(f"planners: {name} is unknown; choose from: {', '.join([*PLANNERS, *WITHOUT_PLANNER])}")
         if name not in PLANNERS and name != "oracle":
             continue
         settings = _settings_of(name, config)
@@ -113,7 +117,7 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
             labels["energy"] = "simulator" if own else energy_label(energy)
-            planned.append(Planned(name, planner, energy, labels))
+            planned.append(Planned(name, planner, values.get("prior", 0.0), energy, labels))
     return planned
 
 
@@ -159,17 +163,21 @@ def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device:
     """The entries that a config lists, floors and ceilings among them. Raises UserError as `make_planners` does."""
     from ..envs import action_size
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import Expert, Imagination, Oracle, Random, Zero
+    from ..evaluation.controllers import Expert, Imagination, Oracle, PriorAlone, Random, Zero, action_space
 
     seeds, model, size = list(config.planner_seeds), checkpoint.model, action_size(env)
     deadline = make_deadline(config)
     planned = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
+    space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
             entries.append(Entry(name, "floor", Zero(size), seeds[:1]))
         elif name == "random":
             entries.append(Entry(name, "floor", Random(size, model.chunk), seeds))
+        elif name == "prior":
+            alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
+            entries.append(Entry(name, "planner", alone, seeds))
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
         for one in planned:
@@ -178,12 +186,31 @@ def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device:
                 first = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
             elif one.name == name:
+                check_energy_of(model, one.energy)
+                prior = require_prior(checkpoint) if one.prior else None
                 controller = Imagination(
-                    env, model, one.planner, one.energy, str(device), config.precision, config.execute_steps, deadline
+                    env,
+                    model,
+                    one.planner,
+                    one.energy,
+                    str(device),
+                    config.precision,
+                    config.execute_steps,
+                    deadline,
+                    prior,
+                    one.prior,
                 )
+                label = f"{name} + prior" if one.prior else name
                 alone = deadline is not None
-                entries.append(Entry(name, "planner", controller, seeds, alone=alone, labels=one.labels))
+                entries.append(Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels))
     return entries
+
+
+def require_prior(checkpoint: Checkpoint) -> ActionPrior:
+    """Its action prior. UserError where it has none."""
+    if checkpoint.prior is None:
+        raise UserError("planner.prior: the checkpoint has no action prior; `forearm train prior.steps=…` learns one")
+    return checkpoint.prior
 
 
 def make_deadline(config: DictConfig) -> float | None:

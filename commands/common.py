@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..envs import World
     from ..models.checkpoint import Checkpoint
+    from ..models.world_model import WorldModel
     from ..planner import Planner
 
 OBS = ("pixels", "state")
@@ -158,6 +159,12 @@ def check_energy(settings: dict[str, Any]) -> None:
         raise UserError(f"energy.weights.keep_out={settings['weights']['keep_out']}: needs a box, energy.keep_out")
 
 
+def check_energy_of(model: WorldModel, settings: dict[str, Any]) -> None:
+    """Makes sure that a model has what an energy compares."""
+    if settings["metric"] == "object" and model.readout is None:
+        raise UserError("energy.metric=object: the checkpoint reads no positions; train one anew, or choose slow")
+
+
 def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, group: str = "planner") -> Planner:
     """The planner that the settings of a config's `group` describe, over plans of `horizon` chunks.
 
@@ -169,6 +176,8 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
 
     values = dict(settings)
     name, horizon = values.pop("name"), values.pop("horizon")
+    if not 0 <= values.pop("prior", 0.0) <= 1:
+        raise UserError(f"{group}.prior={settings['prior']}: must lie in 0 … 1; it is a share of the candidates")
     if horizon < 1:
         raise UserError(f"{group}.horizon={horizon}: must be at least 1 model step")
     try:

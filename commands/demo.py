@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cli import as_dict
-from .bench import load_goals, write_film
+from .bench import load_goals, require_prior, write_film
 from .common import (
     check_energy,
+    check_energy_of,
     check_execution,
     load_checkpoint,
     make_env,
@@ -32,6 +33,7 @@ def run(config: DictConfig) -> None:
     checkpoint = load_checkpoint(config, device)
     energy = as_dict(config.energy)
     check_energy(energy)
+    check_energy_of(checkpoint.model, energy)
     planner = make_planner(
         as_dict(config.planner), checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk
     )
@@ -40,8 +42,17 @@ def run(config: DictConfig) -> None:
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)
+    share = config.planner.prior
     controller = Imagination(
-        env, checkpoint.model, planner, energy, str(device), config.precision, config.execute_steps
+        env,
+        checkpoint.model,
+        planner,
+        energy,
+        str(device),
+        config.precision,
+        config.execute_steps,
+        prior=require_prior(checkpoint) if share else None,
+        prior_share=share,
     )
     steps = len(manifest) * manifest.budget
     with nothing_to_resume(config), progress_bar(f"demo {env.name}", steps, "steps") as advance:

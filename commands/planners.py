@@ -11,17 +11,26 @@ from ..files import write_json
 from .common import at_least, command_line, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
+
+    from ..evaluation.timing import PlanTime
 
 
 def run(config: DictConfig) -> None:
     from ..episodes.progress import progress_bar
     from ..evaluation.planners import gap_table, measure_gap
+    from ..evaluation.plots import gap_curves
+    from ..evaluation.timing import time_table
+    from ..models.predictor import HEAD
     from ..planner import PLANNERS
     from ..planner.problems import PROBLEMS
     from .doctor import machine
 
     at_least(config, seeds=1)
+    at_least(config.imagined, "imagined", samples=2, iterations=1, horizon=1, depth=1, problems=1)
+    if config.imagined.width < HEAD or config.imagined.width % HEAD:
+        raise UserError(f"imagined.width={config.imagined.width}: a transformer's must be a multiple of {HEAD}")
     for key, choices in {"planners": PLANNERS, "problems": PROBLEMS}.items():
         for name in config[key]:
             if name not in choices:
@@ -38,14 +47,48 @@ def run(config: DictConfig) -> None:
             except ValueError as error:
                 raise UserError(f"settings.{planner}: {error}") from None
             advance(1)
+    times = time_imagined(config.imagined, device)
     write_json(
         out / "results.json",
         {
             "schema": 1,
             "command": command_line("planners", config, "bench planners"),
-            "facts": machine(),
+            "facts": {**machine(), "device": device_name(device)},
             "rows": [asdict(gap) for gap in gaps],
+            "times": [asdict(time) for time in times],
         },
     )
+    gap_curves(gaps, out / "gaps.png")
     print(gap_table(gaps))
-    print(f"results: {out / 'results.json'}")
+    if times:
+        print(f"\nCEM with a transformer as world model, on {device_name(device)}:\n{time_table(times)}")
+    print(f"results: {out / 'results.json'}, {out / 'gaps.png'}")
+
+
+def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
+    """Plan times with a large world model, as `imagined` says: eager, and compiled as `backend=auto` does."""
+    import torch
+
+    from ..evaluation.timing import time_plans
+    from ..models.world_model import Architecture, WorldModel
+
+    if config.device != device.type:
+        return []
+    on_gpu = device.type == "cuda"
+    settings = {"width": config.width, "depth": config.depth}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        architecture = Architecture({"state": [1]}, {"state": "mlp"}, 5, 2, 192, 64, "transformer", settings)
+        model = WorldModel(architecture).to(device).eval().requires_grad_(False)
+    size = (config.samples, config.iterations, config.horizon)
+    return [
+        time_plans(model, *size, count, bf16=on_gpu, backend=backend, repetitions=10)
+        for count in config.problems
+        for backend in ("eager", "auto" if on_gpu else "aot_eager")
+    ]
+
+
+def device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -10,7 +10,7 @@ from ..cli import as_dict
 from ..errors import UserError
 from . import bench
 from .common import at_least, check_obs, command_line, flat, make_env, setup_device, write_config
-from .train import check_model, objective, train, training_settings
+from .train import check_model, objective, prior_settings, train, training_settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,12 +59,13 @@ def run(config: DictConfig) -> None:
 
 def _check(config: DictConfig, env: World, length: int) -> None:
     """What the steps would find wrong when it is their turn, found now."""
+    from ..envs import action_size
+
     at_least(config, record_episodes=2, workers=1, episodes=1, seed=0)
     training_settings(config)
     objective(config)
     check_model(config, length)
-    from ..envs import action_size
-
+    prior_settings(config)
     size = action_size(env)
     bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
 

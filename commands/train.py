@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
+    from ..training.prior import PriorSettings
 
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
@@ -48,7 +50,6 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..envs import make_world
     from ..episodes.progress import progress_bar
     from ..evaluation.plots import loss_curves
     from ..models.world_model import WorldModel
@@ -59,9 +60,10 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
+    prior_settings(config)
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
-    tracked = make_world(data.manifest.request.env, pixels=False).tracked  # without pixels, for which no GL is needed
+    tracked = tracked_columns(data)
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)
     if resume:
@@ -86,7 +88,27 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
                 trainer.save()
                 raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
+    if config.prior.steps:
+        learn_prior(config, data, out / CHECKPOINT, device)
     return out / CHECKPOINT
+
+
+def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
+    """Adds an action prior to a trained checkpoint that has none. It takes minutes, and starts over if stopped."""
+    from ..episodes.progress import progress_bar
+    from ..models.checkpoint import Checkpoint
+    from ..training.prior import train_prior
+
+    checkpoint = Checkpoint.load(folder, device)
+    if checkpoint.prior is not None:
+        return
+    settings = prior_settings(config)
+    try:
+        with progress_bar("train prior", settings.steps, "steps") as advance:
+            prior = train_prior(checkpoint.model, data, settings, config.seed, config.precision, advance)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
+    replace(checkpoint, prior=prior).save(folder)
 
 
 @contextmanager
@@ -117,6 +139,20 @@ def training_settings(config: DictConfig) -> Settings:
         raise UserError(str(error)) from None
 
 
+def prior_settings(config: DictConfig) -> PriorSettings:
+    """How to train an action prior, of a config. UserError for a value that cannot be."""
+    from ..training.prior import PriorSettings
+
+    at_least(config.prior, "prior", steps=0)
+    if config.prior.segment % config.model.chunk:
+        raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
+    settings = as_dict(config.prior)
+    try:
+        return PriorSettings(**settings | {"steps": max(1, settings["steps"])})
+    except ValueError as error:
+        raise UserError(f"prior.{error}") from None
+
+
 def objective(config: DictConfig) -> Objective:
     from ..training.objectives import make_objective
 
@@ -130,12 +166,14 @@ def check_model(config: DictConfig, length: int) -> None:
     Raises:
         UserError: naming the key and what it may be.
     """
-    from ..models.predictor import PREDICTORS
+    from ..models.predictor import HEAD, PREDICTORS
 
     m = config.model
     at_least(m, "model", chunk=1, latent=1, features=1, predictor_width=1, predictor_depth=0, encoder_width=0)
     if m.predictor not in PREDICTORS:
         raise UserError(f"model.predictor={m.predictor} is unknown; choose one of: {', '.join(PREDICTORS)}")
+    if m.predictor == "transformer" and m.predictor_width % HEAD:
+        raise UserError(f"model.predictor_width={m.predictor_width}: a transformer's must be a multiple of {HEAD}")
     if m.chunk * config.horizon > length:
         raise UserError(
             f"model.chunk={m.chunk} x horizon={config.horizon}: must be at most {length}, the steps of an episode"
@@ -151,6 +189,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         raise UserError(f"obs={config.obs}: {data.folder} was recorded without it; it has {', '.join(sorted(columns))}")
     check_model(config, data.manifest.length)
     m = config.model
+    tracked = tracked_columns(data)
     kind = "cnn" if config.obs == "pixels" else "mlp"
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(
@@ -163,7 +202,15 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         predictor=m.predictor,
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
         encoder_settings={config.obs: width},
+        readout=tracked.stop - tracked.start,
     )
+
+
+def tracked_columns(data: Dataset) -> slice:
+    """The columns of `state` with the tracked points of the environment that was recorded."""
+    from ..envs import make_world
+
+    return make_world(data.manifest.request.env, pixels=False).tracked  # without pixels, which would need OpenGL
 
 
 def _latest(runs: Path) -> Path:

@@ -40,7 +40,13 @@ __all__ = [
     "world_names",
 ]
 
-GYMNASIUM_IDS = {"reach": "forearm/Reach-v0", "push": "forearm/Push-v0", "pickplace": "forearm/PickPlace-v0"}
+GYMNASIUM_IDS = {
+    "reach": "forearm/Reach-v0",
+    "push": "forearm/Push-v0",
+    "pickplace": "forearm/PickPlace-v0",
+    "stack": "forearm/Stack-v0",
+    "drawer": "forearm/Drawer-v0",
+}
 
 
 def make(name: str, **config: Any) -> ArmEnv:

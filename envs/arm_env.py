@@ -33,8 +33,9 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """One task on the arm at 10 Hz.
 
     Observation: `proprio` (16,) float32, joint angles (7), tip (3), sin and cos of yaw, opening, commanded tip (3);
-    `state` (9 + 8 per object,) float32, tip (3), sin and cos of yaw, opening, commanded tip (3), then for each object
-    position (3) and `cube_rotation` (5); `pixels` (size, size, 3) uint8 unless `pixels=False`.
+    `state` (9 + 8 per object + 4 per part,) float32, tip (3), sin and cos of yaw, opening, commanded tip (3), then for
+    each object position (3) and `cube_rotation` (5), and for each part position (3) and how far it is slid out;
+    `pixels` (size, size, 3) uint8 unless `pixels=False`.
     Metres and radians throughout.
 
     Action: (5,) in [-1, 1], (dx, dy, dz, dyaw, gripper), scaled by `arm.ACTION_SCALE` and clipped to the workspace.
@@ -56,7 +57,9 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / "scenes" / task.scene))
         self.data = mujoco.MjData(self.model)
         self.arm = Arm(self.model, task.workspace)
-        self._tracked = [self.model.body(name).id for name in task.objects]
+        self._objects = [self.model.body(name).id for name in task.objects]
+        self._parts = [(self.model.body(name).id, self.model.joint(name).qposadr[0]) for name in task.parts]
+        self._tracked = [self.model.body(name).id for name in task.bodies]
         self._tip = self.model.site("tip").id
         self._camera = Camera(self.model, "eye", size) if pixels else None
         self._scene_camera: Camera | None = None
@@ -67,7 +70,8 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         def box(size: int) -> gymnasium.spaces.Box:
             return gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
-        spaces: dict[str, gymnasium.Space] = {"proprio": box(JOINTS + 9), "state": box(9 + 8 * len(task.objects))}
+        state = 9 + 8 * len(task.objects) + 4 * len(task.parts)
+        spaces: dict[str, gymnasium.Space] = {"proprio": box(JOINTS + 9), "state": box(state)}
         if pixels:
             spaces["pixels"] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
@@ -171,8 +175,11 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def distance(self) -> float:
         """Metres that the worst tracked point is from the goal."""
-        points = self.points(self.data.xpos, self.data.site_xpos)
-        return float(np.linalg.norm(points - self.goal_points, axis=-1).max())
+        return float(np.linalg.norm(self.tracked_points() - self.goal_points, axis=-1).max())
+
+    def tracked_points(self) -> np.ndarray:
+        """Where the task's tracked points are, (G, 3) metres."""
+        return self.points(self.data.xpos, self.data.site_xpos)
 
     @property
     def tip(self) -> np.ndarray:
@@ -210,8 +217,10 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         rotation = data.site_xmat[self._tip]
         gripper = [*data.site_xpos[self._tip], rotation[3], rotation[0], data.qpos[JOINTS]]
         state = [*gripper, *command[:3]]
-        for body in self._tracked:
+        for body in self._objects:
             state += [*data.xpos[body], *cube_rotation(data.xmat[body].reshape(3, 3))]
+        for body, joint in self._parts:
+            state += [*data.xpos[body], data.qpos[joint]]
         observation = {
             "proprio": np.array([*data.qpos[:JOINTS], *gripper, *command[:3]], np.float32),
             "state": np.array(state, np.float32),

@@ -182,6 +182,10 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._write(self.data, state)
         self._settle()
 
+    def tracked_points(self) -> np.ndarray:
+        """Where the tracked points are, (G, 3) metres."""
+        return np.array(self.points(self.data))
+
     def distance(self) -> float:
         """Metres that the worst tracked point is from the goal."""
         return float(np.linalg.norm(self.points(self.data) - self.goal_points, axis=-1).max())

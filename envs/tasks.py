@@ -19,8 +19,9 @@ from .arm import Arm, Workspace
 class Task(ABC):
     """One manipulation problem on the arm: bring the tracked points to where they are in the goal.
 
-    Tracked are the `objects` (bodies with a free joint), or the gripper's tip where there are none. `tolerance` is in
-    metres; `budget` is the environment steps an episode may take.
+    Tracked are the `objects` (bodies with a free joint) and the `parts` (bodies on a slide joint), whose joints bear
+    their names, or the gripper's tip where there are neither. `tolerance` is in metres; `budget` is the environment
+    steps an episode may take.
     """
 
     name: str
@@ -29,11 +30,17 @@ class Task(ABC):
     tolerance: float
     budget: int
     objects: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+    @property
+    def bodies(self) -> tuple[str, ...]:
+        """What can be moved, in the order of the `state` observation."""
+        return self.objects + self.parts
 
     @property
     def tracked(self) -> slice:
         """The columns of the `state` observation with the first tracked point (3,), metres."""
-        return slice(9, 12) if self.objects else slice(0, 3)
+        return slice(9, 12) if self.bodies else slice(0, 3)
 
     @abstractmethod
     def place_start(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
@@ -48,11 +55,25 @@ def random_command(workspace: Workspace, rng: np.random.Generator) -> np.ndarray
     return rng.uniform(workspace.low, workspace.high)
 
 
+def command_away(workspace: Workspace, rng: np.random.Generator, points: np.ndarray, gap: float) -> np.ndarray:
+    """A random command (5,) that keeps the tip more than `gap` metres from points (…, 2 or 3)."""
+    while True:
+        command = random_command(workspace, rng)
+        if np.linalg.norm(command[: points.shape[-1]] - points, axis=-1).min() > gap:
+            return command
+
+
 def place_object(data: mujoco.MjData, name: str, position: np.ndarray, yaw: float) -> None:
     joint = data.joint(name)
     joint.qpos[:3] = position
     joint.qpos[3:] = np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)
     joint.qvel[:] = 0.0
+
+
+def place_holding(arm: Arm, data: mujoco.MjData, position: np.ndarray, yaw: float, half: float) -> None:
+    """Puts the gripper around what is at a position (3,) and `half` metres to either side of it."""
+    arm.place(data, np.array([*position, yaw, half]))
+    data.ctrl[-1] = 0.0  # the fingers press on what they hold
 
 
 class Reach(Task):
@@ -89,11 +110,7 @@ class Push(Task):
     def place_start(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
         cube = rng.uniform(*CUBE_AREA)
         place_object(data, "cube", np.array([*cube, self.cube_half]), rng.uniform(-np.pi, np.pi))
-        while True:
-            command = random_command(self.workspace, rng)
-            if np.linalg.norm(command[:2] - cube) > self.contact + 0.015:
-                break
-        arm.place(data, command)
+        arm.place(data, command_away(self.workspace, rng, cube, self.contact + 0.015))
 
     def place_goal(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
         start = data.joint("cube").qpos[:2].copy()
@@ -111,21 +128,31 @@ class Push(Task):
 
 
 @dataclass(frozen=True)
-class PickPlace(Task):
-    """Carry the cube to where it is in the goal: in the air between the fingers, or on the table."""
+class Grasp(Task):
+    """Tasks that begin with cubes which lie apart on the table and can be grasped, the open gripper away from them."""
 
     cube_half: float = 0.02
-    in_air: float = 0.5  # share of goals above the table
+    apart: float = 0.10  # metres between cubes: an open finger fits between them
 
     def place_start(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
-        cube = np.array([*rng.uniform(*CUBE_AREA), self.cube_half])
-        place_object(data, "cube", cube, rng.uniform(-np.pi / 4, np.pi / 4))
-        while True:
-            command = random_command(self.workspace, rng)
-            if np.linalg.norm(command[:3] - cube) > 0.12:
-                break
+        cubes = np.empty((0, 3))
+        for name in self.objects:
+            while True:
+                cube = np.array([*rng.uniform(*CUBE_AREA), self.cube_half])
+                if (np.linalg.norm(cubes - cube, axis=1) > self.apart).all():
+                    break
+            place_object(data, name, cube, rng.uniform(-np.pi / 4, np.pi / 4))
+            cubes = np.vstack([cubes, cube])
+        command = command_away(self.workspace, rng, cubes, 0.12)
         command[4] = self.workspace.high[4]
         arm.place(data, command)
+
+
+@dataclass(frozen=True)
+class PickPlace(Grasp):
+    """Carry the cube to where it is in the goal: in the air between the fingers, or on the table."""
+
+    in_air: float = 0.5  # share of goals above the table
 
     def place_goal(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
         start = data.joint("cube").qpos[:3].copy()
@@ -137,8 +164,50 @@ class PickPlace(Task):
                 break
         yaw = rng.uniform(-np.pi / 4, np.pi / 4)
         place_object(data, "cube", cube, yaw)
-        arm.place(data, np.array([*cube, yaw, self.cube_half]))
-        data.ctrl[-1] = 0.0  # the fingers press on the cube that they hold
+        place_holding(arm, data, cube, yaw, self.cube_half)
+
+
+@dataclass(frozen=True)
+class Stack(Grasp):
+    """Put the cube on top of the other, the base, which stays where it is.
+
+    In the goal the open gripper is above them, and nothing has been turned on the way. The tolerance is half an edge:
+    a cube that lies beside the base, or leans on it, is too low.
+    """
+
+    retreat: float = 0.06  # metres from the stacked cube's centre up to the tip
+
+    def place_goal(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
+        del rng  # where the base lies leaves no choice
+        cube, base = (data.joint(name).qpos for name in self.objects)
+        cube[:3] = base[:3] + np.array([0.0, 0.0, 2 * self.cube_half])
+        yaw = 2 * np.arctan2(cube[6], cube[3])
+        arm.place(data, np.array([*cube[:2], cube[2] + self.retreat, yaw, self.workspace.high[4]]))
+
+
+@dataclass(frozen=True)
+class Drawer(Task):
+    """Pull or push the drawer by its handle to where it is in the goal, in which the gripper holds the handle."""
+
+    handle_half: float = 0.006
+    slide: float = 0.06  # metres from start to goal at least
+    clear: float = 0.12  # height, metres, at which the gripper passes over the handle
+
+    def place_start(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
+        data.joint("drawer").qpos[0] = rng.uniform(*arm.model.joint("drawer").range)
+        command = random_command(self.workspace, rng)
+        command[2] = rng.uniform(self.clear, self.workspace.high[2])
+        arm.place(data, command)
+
+    def place_goal(self, arm: Arm, data: mujoco.MjData, rng: np.random.Generator) -> None:
+        joint = data.joint("drawer")
+        start = joint.qpos[0]
+        while True:
+            joint.qpos[0] = rng.uniform(*arm.model.joint("drawer").range)
+            if abs(joint.qpos[0] - start) > self.slide:
+                break
+        mujoco.mj_kinematics(arm.model, data)
+        place_holding(arm, data, data.body("drawer").xpos, 0.0, self.handle_half)
 
 
 TASKS: dict[str, Task] = {
@@ -168,6 +237,24 @@ TASKS: dict[str, Task] = {
             tolerance=0.04,
             budget=80,
             objects=("cube",),
+        ),
+        Stack(
+            name="stack",
+            scene="stack.xml",
+            workspace=Workspace.of(
+                x=(0.36, 0.64), y=(-0.19, 0.19), z=(0.012, 0.25), yaw=(-1.0, 1.0), opening=(0, 0.04)
+            ),
+            tolerance=0.02,
+            budget=80,
+            objects=("cube", "base"),
+        ),
+        Drawer(
+            name="drawer",
+            scene="drawer.xml",
+            workspace=Workspace.of(x=(0.36, 0.64), y=(-0.16, 0.08), z=(0.05, 0.25), yaw=(0, 0), opening=(0, 0.04)),
+            tolerance=0.012,
+            budget=60,
+            parts=("drawer",),
         ),
     )
 }

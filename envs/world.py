@@ -62,7 +62,7 @@ class World(Protocol):
 
     @property
     def tracked(self) -> slice:
-        """Columns of the `state` observation with tracked positions, metres: what a model is validated on."""
+        """Columns of `state` with tracked points, metres, the first one first: what is read off a model's embeddings."""
         ...
 
     @property
@@ -111,6 +111,10 @@ class World(Protocol):
 
     def load_state(self, state: np.ndarray) -> None:
         """Restores what `save_state` gave, bit for bit. ValueError when the size is another."""
+        ...
+
+    def tracked_points(self) -> np.ndarray:
+        """What must come to where it is in the goal, where it is now: (G, 3) metres."""
         ...
 
     def distance(self) -> float:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..envs import World, as_arm
+from ..envs import ArmEnv, World, as_arm
+from ..envs.tasks import Grasp
 from .closed_loop import Controller, Episodes, run_episodes
-from .controllers import Box
+from .controllers import Box, Imagination
+from .foresight import foresight
 from .goals import GoalManifest
+from .handling import drops
 from .results import Kind, Row
 
 Advance = Callable[[int], None]
@@ -58,18 +61,24 @@ def run_entry(
     spent in the box `keep_out` are counted, for whoever was told of it or not.
     """
     goals = entry.manifest(manifest)
-    runs, alone, misses = [], [], []
+    runs, alone, misses, seen = [], [], [], []
+    watched = entry.controller if isinstance(entry.controller, Imagination) and not entry.alone else None
     for seed in entry.seeds:
         before = getattr(entry.controller, "misses", 0)
+        if watched is not None:
+            watched.watch()
         episodes, seconds = _run(env, goals, entry, seed, advance)
         runs.append(episodes)
         alone.append(seconds)
         misses.append(getattr(entry.controller, "misses", 0) - before)
+        foreseen = watched.unwatch() if watched is not None else []
+        seen.append(foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None)
+    grasping = env if isinstance(env, ArmEnv) and isinstance(env.task, Grasp) else None
     evaluations = getattr(entry.controller, "evaluations", 0)
     if entry.timed and not entry.alone:
         alone = [run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds] * len(runs)
     rows = []
-    for seed, episodes, seconds, missed in zip(entry.seeds, runs, alone, misses, strict=True):
+    for seed, episodes, seconds, missed, ahead in zip(entry.seeds, runs, alone, misses, seen, strict=True):
         together = 1e3 * np.array(episodes.act_seconds) / len(goals)
         row = Row.from_episodes(
             env=env.name,
@@ -85,6 +94,9 @@ def run_entry(
             plan_ms_batched=None if entry.alone else float(np.median(together)),
             misses=missed if entry.alone else None,
             by_task=success_by_task(goals, episodes),
+            drops=None if grasping is None else dropped(grasping, episodes),
+            plan_error_cm=ahead.error_cm if ahead else None,
+            phantoms=ahead.phantoms if ahead and grasping is not None else None,
             violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
             **entry.labels,
         )
@@ -97,6 +109,11 @@ def success_by_task(manifest: GoalManifest, episodes: Episodes) -> dict[str, flo
     tasks = np.array(manifest.labels)
     names = dict.fromkeys(manifest.labels)
     return {name: float(episodes.success[tasks == name].mean()) for name in names} if len(names) > 1 else None
+
+
+def dropped(env: ArmEnv, episodes: Episodes) -> np.ndarray:
+    """(B,) whether an object was dropped."""
+    return np.array([drops(env, states).any() for states in episodes.states])
 
 
 def tips(env: World, episodes: Episodes) -> np.ndarray:

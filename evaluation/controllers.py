@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,15 +14,32 @@ from ..envs import ArmEnv, Policy, World, as_arm, make_policy
 from ..envs.arm import ACTION_SCALE
 from ..errors import UserError
 from ..models.precision import use_bf16
+from ..models.prior import ActionPrior
 from ..models.world_model import WorldModel
-from ..planner import ActionSpace, Agent, ControlEnergy, Energy, KeepOut, LatentEnergy, Planner, Status
+from ..planner import (
+    ActionSpace,
+    Agent,
+    ControlEnergy,
+    Energy,
+    KeepOut,
+    LatentEnergy,
+    Planner,
+    PlanState,
+    Proposal,
+    Status,
+)
 from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
+from .foresight import Foreseen
 from .goals import GoalManifest
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
+WATCH = 5
+"""Of how many plans one is kept to be compared with what comes of it."""
+PRIOR_STREAM = 1 << 40
+"""Sets a prior's noise apart from that of the planner beside it."""
 
 
 class Zero:
@@ -80,11 +97,12 @@ class Expert:
         return np.stack(actions)[:, None]
 
 
-METRICS: dict[str, Callable[[WorldModel], torch.Tensor | None]] = {
-    "slow": lambda model: model.metric,
+METRICS: dict[str, Callable[[WorldModel], Callable[[torch.Tensor], torch.Tensor] | None]] = {
+    "slow": lambda model: model.slow,
     "plain": lambda model: None,
+    "object": lambda model: model.readout,
 }
-"""How an energy weighs the directions of latent space, by name."""
+"""What of embeddings an energy compares, by name."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +136,58 @@ def commanded_tips(command: torch.Tensor, env: ArmEnv, actions: torch.Tensor) ->
     return torch.stack(path, 2)
 
 
+class PriorRollouts:
+    """Candidates that a learned action prior offers: it acts, the world model imagines what comes of it, and it goes on
+    from there.
+
+    `steps` are those of a plan, T; it answers with L at a time.
+    """
+
+    def __init__(self, model: WorldModel, prior: ActionPrior, space: ActionSpace, steps: int) -> None:
+        self.model, self.prior, self.steps = model, prior, steps
+        prior.bf16 = model.bf16
+        length = prior.architecture.segment
+        # The space of one answer, for its noise: a stream a problem, as in a planner.
+        self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
+        self._segments = -(-steps // length)
+
+    def begin(self, goal: torch.Tensor) -> None:
+        """Takes the goal's embeddings (B, D)."""
+        self._goal = self._where(goal)
+
+    def observe(self, z: torch.Tensor) -> None:
+        """Takes the present embeddings (B, D)."""
+        self._z = z
+
+    def __call__(self, state: PlanState, count: int) -> torch.Tensor:
+        """Actions (B, count, T, A), as a `Proposal` gives them."""
+        return self.imagine(state.seeds, state.count, count)
+
+    def imagine(self, seeds: Sequence[int], plans: int, count: int) -> torch.Tensor:
+        """Actions (B, count, T, A) after so many plans; problem b's depend on seeds[b] and that number alone."""
+        batch = len(self._z)
+        noise = self._answer.noise([seed + PRIOR_STREAM for seed in seeds], plans, (self._segments, count))
+        z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
+        actions = []
+        for draw in noise:
+            done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1))
+            actions.append(done)
+            if len(actions) < self._segments:
+                z = self.model.rollout(z, done[:, None])[:, 0, -1]
+        return torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
+
+    def _where(self, z: torch.Tensor) -> torch.Tensor:
+        assert self.model.readout is not None
+        return self.model.readout(z)
+
+
 class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the
     `weights` of the terms `goal`, `control` and `keep_out`, the last a box that the commanded tip is charged for every
-    metre and step inside of. `misses` counts plans that came after the `deadline`, in seconds.
+    metre and step inside of. `prior` offers the share `prior_share` of each plan's first candidates. `misses` counts
+    plans that came after the `deadline`, in seconds.
     """
 
     def __init__(
@@ -136,6 +200,8 @@ class Imagination:
         precision: str = "fp32",
         execute_steps: int | None = None,
         deadline: float | None = None,
+        prior: ActionPrior | None = None,
+        prior_share: float = 0.0,
     ) -> None:
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
@@ -149,13 +215,20 @@ class Imagination:
         self.device = device
         self.execute_steps = execute_steps
         self.deadline = deadline
+        self.prior_share = prior_share
+        self.rollouts = None
+        if prior is not None and prior_share:
+            self.rollouts = PriorRollouts(model, prior, self.planner.space, self.planner.space.steps)
         self.energies: list[np.ndarray] = []
+        self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
         self.misses = 0
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
-            self._goal = self.model.encode(self._tensors(goals))
+            self._goal = self.model.encode(tensors(self.model, goals, self.device))
+            if self.rollouts is not None:
+                self.rollouts.begin(self._goal)
         self.agent = Agent(
             self.planner,
             self._make_energy,
@@ -163,31 +236,83 @@ class Imagination:
             seeds=seed * SEEDS,
             execute_steps=self.execute_steps,
             deadline=self.deadline,
+            make_proposals=self._make_proposals if self.rollouts is not None else None,
         )
         self.energies = []
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
-        del states
         if self.keep_out is not None:
             self._command = torch.from_numpy(observations["proprio"][:, -3:]).to(self.device)
-        actions = self.agent.act(self._tensors(observations)).cpu().numpy()
+        actions = self.agent.act(tensors(self.model, observations, self.device)).cpu().numpy()
         assert self.agent.last_plan is not None
         self.misses += self.agent.last_plan.timing is Status.LATE
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations
+        if self._foreseen is not None and len(self.energies) % WATCH == 1:
+            self._foreseen.append(self._foresee(states, self.agent.last_plan.actions))
         return actions
 
+    def watch(self) -> None:
+        """Keeps every `WATCH`-th plan from now on, with what it imagines, if the model reads positions off that."""
+        self._foreseen = None if self.model.readout is None else []
+
+    def unwatch(self) -> list[Foreseen]:
+        """The plans kept."""
+        kept, self._foreseen = self._foreseen or [], None
+        return kept
+
+    @torch.no_grad()
+    def _foresee(self, states: np.ndarray, actions: torch.Tensor) -> Foreseen:
+        assert self.model.readout is not None
+        z = torch.cat((self._z[:, None], self.model.rollout(self._z, actions[:, None])[:, 0]), 1)
+        return Foreseen(states.copy(), actions.cpu().numpy(), self.model.readout(z)[..., :3].cpu().numpy())
+
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
-        goal = LatentEnergy(self.model, self.model.encode(observation), self._goal, **self.energy)
+        self._z = self.model.encode(observation)
+        goal = LatentEnergy(self.model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
         if self.keep_out is not None and self.arm is not None:
             low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
             terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.arm), False, low, high)
         return weighted(terms, {name: weight for name, weight in self.weights.items() if weight})
 
-    def _tensors(self, batch: Batch) -> dict[str, torch.Tensor]:
-        seen = self.model.architecture.observations
-        return {part: torch.from_numpy(batch[part]).to(self.device) for part in seen}
+    def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
+        del observation  # encoded already, for the energy
+        assert self.rollouts is not None
+        self.rollouts.observe(self._z)
+        return [Proposal(self.rollouts, self.prior_share)]
+
+
+def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Tensor]:
+    """What a model sees of a batch of observations."""
+    return {part: torch.from_numpy(batch[part]).to(device) for part in model.architecture.observations}
+
+
+class PriorAlone:
+    """The learned action prior without planning: what it would do first, done.
+
+    It executes the first `execute_steps` of what it answers, and is asked again.
+    """
+
+    def __init__(
+        self, model: WorldModel, prior: ActionPrior, space: ActionSpace, device: str = "cpu", execute_steps: int = 1
+    ) -> None:
+        self.model, self.device = model, device
+        self.rollouts = PriorRollouts(model, prior, space.to(device), execute_steps)
+
+    @torch.no_grad()
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        self.rollouts.begin(self.model.encode(tensors(self.model, goals, self.device)))
+        self._seeds = [seed * SEEDS + b for b in range(len(manifest))]
+        self._count = 0
+
+    @torch.no_grad()
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        del states
+        self.rollouts.observe(self.model.encode(tensors(self.model, observations, self.device)))
+        actions = self.rollouts.imagine(self._seeds, self._count, 1)[:, 0]
+        self._count += 1
+        return actions.cpu().numpy()
 
 
 class Oracle:

@@ -11,6 +11,7 @@ import torch
 
 from ..planner import make_planner
 from ..planner.problems import PROBLEMS
+from .results import markdown
 
 TIMED_PLANS = 20
 
@@ -47,14 +48,16 @@ def measure_gap(problem: str, planner: str, settings: Mapping[str, Any], seeds: 
 
 
 def gap_table(gaps: Sequence[Gap]) -> str:
-    """A plain Markdown table."""
-    lines = [
-        "| problem | planner | gap % median / worst | evaluations | plan ms p50 / p95 |",
-        "| --- | --- | ---: | ---: | ---: |",
+    """A Markdown table."""
+    header = ["problem", "planner", "gap % median / worst", "evaluations", "plan ms p50 / p95"]
+    rows = [
+        [
+            g.problem,
+            g.planner,
+            f"{100 * g.gap_median:.2f} / {100 * g.gap_worst:.2f}",
+            str(g.evaluations),
+            f"{g.plan_ms_p50:.2f} / {g.plan_ms_p95:.2f}",
+        ]
+        for g in gaps
     ]
-    for g in gaps:
-        lines.append(
-            f"| {g.problem} | {g.planner} | {100 * g.gap_median:.2f} / {100 * g.gap_worst:.2f} | {g.evaluations} | "
-            f"{g.plan_ms_p50:.2f} / {g.plan_ms_p95:.2f} |"
-        )
-    return "\n".join(lines)
+    return markdown([header, *rows], 2)

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from ..files import replacing
+from .planners import Gap
 from .results import Row, ordered, percent
 from .style import BLUE, INK, MUTED, PALETTE, STYLE, VERMILLION
 
@@ -42,6 +43,28 @@ def success_against_cost(rows: Sequence[Row], path: str | Path) -> Path:
             _success_panel(axes, [row for row in rows if (row.env, row.obs) == (env, obs)], cost)
             axes.set_title(f"{env} from {obs}")
         panels[0].set_ylabel("success at the end, %")
+    return Path(path)
+
+
+def gap_curves(gaps: Sequence[Gap], path: str | Path) -> Path:
+    """How far above the optimum planners stay (%, log) against milliseconds a plan (log), one panel a problem."""
+    problems = list(dict.fromkeys(gap.problem for gap in gaps))
+    with _figure(path, (3.4 * len(problems) + 1.6, 3.6)) as figure:
+        panels = figure.subplots(1, len(problems), squeeze=False)[0]
+        for axes, problem in zip(panels, problems, strict=True):
+            looks = cycle(zip(PALETTE, "osD^vP", strict=True))
+            for gap, (colour, marker) in zip((g for g in gaps if g.problem == problem), looks, strict=False):
+                median, worst = (max(100 * share, 1e-3) for share in (gap.gap_median, gap.gap_worst))
+                axes.vlines(gap.plan_ms_p50, median, worst, color=colour, linewidth=1.4)
+                axes.plot(gap.plan_ms_p50, median, color=colour, marker=marker, linestyle="", label=gap.planner)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_title(problem.replace("_", " "))
+            axes.set_xlabel("milliseconds a plan")
+            _plain_log_ticks(axes, "x")
+            _plain_log_ticks(axes, "y")
+        panels[0].set_ylabel("above the optimum, %: median to worst")
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return Path(path)
 
 

@@ -28,7 +28,8 @@ class Row:
     step; `by_task` is `success` a task, where the goals are of several. `plan_ms_*` are milliseconds a plan (None when
     nothing was planned), `evaluations` energy evaluations a plan; `plan_ms_batched` is the milliseconds a plan when all
     problems are planned in one batch. Under a deadline `misses` of the `plans` came late, and the previous plan went
-    on. `violations` counts executed steps inside a keep-out box. A row pooled over planner seeds has `seed=None` and
+    on. `violations` counts executed steps inside a keep-out box. `drops` counts episodes in which an object was
+    dropped; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and
     lists them in `seeds`.
     """
 
@@ -58,6 +59,8 @@ class Row:
     misses: int | None = None
     violations: int | None = None
     by_task: dict[str, float] | None = None
+    plan_error_cm: float | None = None
+    phantoms: float | None = None
     note: str | None = None
 
     @classmethod
@@ -80,7 +83,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses,
-        violations, by_task and note.
+        violations, by_task, plan_error_cm, phantoms and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -167,16 +170,20 @@ def pool(rows: Iterable[Row]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as an aligned Markdown table, for terminal, README and docs alike: floors, planners, then ceilings."""
-    header, *body = cells(rows)
-    widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-    texts = header.index("planner") + 1
+    lines = cells(rows)
+    return markdown(lines, lines[0].index("planner") + 1)
+
+
+def markdown(lines: Sequence[Sequence[str]], texts: int) -> str:
+    """An aligned Markdown table of lines, the header first; the first `texts` columns are words, the others numbers."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def line(values: Sequence[str]) -> str:
         padded = [v.ljust(w) if i < texts else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths, strict=True))]
         return f"| {' | '.join(padded)} |"
 
     rule = [f"{'-' * width}" if i < texts else f"{'-' * (width - 1)}:" for i, width in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, body)])
+    return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -189,6 +196,9 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         name: text
         for name, attribute, text in (
             ("final cm", "final_distance_cm", lambda row: _number(row.final_distance_cm)),
+            ("dropped %", "drops", lambda row: "-" if row.drops is None else percent(row.drops / row.episodes)),
+            ("5-step error cm", "plan_error_cm", lambda row: _number(row.plan_error_cm)),
+            ("phantom lifts %", "phantoms", lambda row: "-" if row.phantoms is None else percent(row.phantoms)),
             ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
             ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
             ("steps in box", "violations", lambda row: _text(row.violations)),
@@ -265,10 +275,16 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p95=max(p95, default=None),
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
+        **{name: _average(rows, name) for name in ("plan_error_cm", "phantoms")},
         plan_ms_p99=max(p99, default=None),
         by_task=_mean_by_task(rows, weights),
         **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},
     )
+
+
+def _average(rows: Sequence[Row], name: str) -> float | None:
+    known = _known(rows, name)
+    return float(np.mean(known)) if known else None
 
 
 def _total(rows: Sequence[Row], name: str) -> int | None:

@@ -11,16 +11,18 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import load_file, save
+from torch import nn
 
 from ..errors import UserError
 from ..files import write_atomic, write_json
 from ..version import __version__
 from .encoders import ENCODERS
 from .predictor import PREDICTORS
+from .prior import ActionPrior, PriorArchitecture
 from .world_model import Architecture, WorldModel
 
 FORMAT = 1
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, PRIOR, CONFIG = "model.safetensors", "prior.safetensors", "config.json"
 
 
 class CheckpointError(UserError):
@@ -32,7 +34,8 @@ class Checkpoint:
     """A trained world model and what it was trained for.
 
     `env` and `env_config` name the environment, `obs` the kind of observation (`pixels`, `state`), `action_low` and
-    `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth knowing (data, steps, versions).
+    `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth knowing (data, steps, versions);
+    `prior` is an action prior that was trained for the model.
     """
 
     model: WorldModel
@@ -42,10 +45,12 @@ class Checkpoint:
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
+    prior: ActionPrior | None = None
 
     def save(self, folder: Path) -> Path:
-        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        write_atomic(folder / WEIGHTS, save(weights))
+        write_atomic(folder / WEIGHTS, _weights(self.model))
+        if self.prior is not None:
+            write_atomic(folder / PRIOR, _weights(self.prior))
         config = {
             "format": FORMAT,
             "forearm": __version__,
@@ -56,6 +61,7 @@ class Checkpoint:
             "action_low": self.action_low,
             "action_high": self.action_high,
             "about": dict(self.about),
+            "prior": None if self.prior is None else asdict(self.prior.architecture),
         }
         write_json(folder / CONFIG, config)
         return folder
@@ -74,6 +80,8 @@ class Checkpoint:
             if config["format"] != FORMAT:
                 raise CheckpointError(f"format={config['format']!r}; this version reads {FORMAT}")
             model = WorldModel(_architecture(config["architecture"]))
+            told = config.get("prior")
+            prior = None if told is None else ActionPrior(PriorArchitecture(**told))
             checkpoint = cls(
                 model,
                 config["env"],
@@ -82,17 +90,15 @@ class Checkpoint:
                 tuple(config["action_low"]),
                 tuple(config["action_high"]),
                 config["about"],
+                prior,
             )
         except CheckpointError as error:
             raise CheckpointError(f"{folder / CONFIG}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{folder / CONFIG}: not a checkpoint's configuration ({error!r})") from None
-        try:
-            model.load_state_dict(load_file(folder / WEIGHTS))
-        except (safetensors.SafetensorError, FileNotFoundError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{folder / WEIGHTS}: cannot be loaded ({reason})") from None
-        model.to(device).eval().requires_grad_(False)
+        _load(model, folder / WEIGHTS, device)
+        if prior is not None:
+            _load(prior, folder / PRIOR, device)
         return checkpoint
 
     def require(self, env: str, obs: str, chunk: int | None = None) -> None:
@@ -106,6 +112,24 @@ class Checkpoint:
         for key, value in wanted.items():
             if value is not None and value != held[key]:
                 raise CheckpointError(f"{key}={value}: the checkpoint was trained for {key}={held[key]}")
+
+
+def _weights(module: nn.Module) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
+
+
+def _load(module: nn.Module, path: Path, device: torch.device | str) -> None:
+    """Fills a module with the weights of a file and makes it ready to use.
+
+    Raises:
+        CheckpointError: naming the file and what is wrong with it.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except (safetensors.SafetensorError, FileNotFoundError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: cannot be loaded ({reason})") from None
+    module.to(device).eval().requires_grad_(False)
 
 
 def _architecture(config: Mapping[str, Any]) -> Architecture:

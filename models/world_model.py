@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .encoders import ENCODERS, VectorEncoder
 from .predictor import PREDICTORS
+from .readout import Readout
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Architecture:
     """All that is needed to build a world model; written into a checkpoint's config.json.
 
     `observations` maps the parts of an observation that the model sees to their shapes; `encoders` maps the same parts
-    to names in `ENCODERS`.
+    to names in `ENCODERS`; `readout` is how many numbers of the tracked positions are read off embeddings, 0 for none.
     """
 
     observations: dict[str, list[int]]
@@ -34,13 +35,15 @@ class Architecture:
     predictor: str = "residual"
     predictor_settings: dict[str, int] = field(default_factory=dict)
     encoder_settings: dict[str, dict[str, int]] = field(default_factory=dict)
+    readout: int = 0
 
 
 class WorldModel(nn.Module):
     """A JEPA: it predicts embeddings, never observations (LeCun 2022; action-conditioned as in DINO-WM and LeWM).
 
-    `metric` (D, D) is the linear map under which distances between embeddings mean most (`metric.slow_metric`), set by
-    training. `bf16` makes rollouts multiply in bfloat16; embeddings are summed up and returned in float32 either way.
+    `metric` (D, D) is the linear map under which distances between embeddings mean most (`metric.slow_metric`), and
+    `readout` reads the tracked positions off embeddings; training sets both. `bf16` makes rollouts multiply in
+    bfloat16; embeddings are summed up and returned in float32 either way.
     """
 
     bf16 = False
@@ -63,6 +66,7 @@ class WorldModel(nn.Module):
         )
 
         self.register_buffer("metric", torch.eye(architecture.latent))
+        self.readout = Readout(architecture.latent, architecture.readout) if architecture.readout else None
 
     @property
     def chunk(self) -> int:
@@ -78,6 +82,10 @@ class WorldModel(nn.Module):
         """Observation parts (B, …) to z (B, D). Parts that the model does not see are ignored."""
         features = [encoder(observation[part]) for part, encoder in self.encoders.items()]
         return self.project(torch.cat(features, -1)).float()
+
+    def slow(self, z: Tensor) -> Tensor:
+        """Embeddings (…, D) where plain distances mean most, (…, D)."""
+        return z @ self.metric
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Embeddings (B, N, H, D) after each chunk of actions (B, N, T, A), from z (B, D). T must be H K."""

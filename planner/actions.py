@@ -130,6 +130,8 @@ class ActionSpace:
         return _along_time(self._colour, white) if self.noise_beta else white
 
     def _interpolate(self, knots: Tensor) -> Tensor:
+        if self.spline == "zero" and self.knots == self.steps:
+            return knots
         if self.spline == "zero":
             return knots.repeat_interleave(self.steps // self.knots, dim=-2, output_size=self.steps)
         return _along_time(self._weights, knots)

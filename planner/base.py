@@ -14,12 +14,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
 from .actions import ActionSpace
+from .compilation import Backend, Fast
 from .energy import Energy, checked
 
 Execute = Literal["best", "mean"]
@@ -87,12 +89,14 @@ class PlanStats(NamedTuple):
         evaluations: energies evaluated for each problem.
         elapsed: seconds on the host; with a deadline, the device's work is waited for.
         violations: environment steps (B,) of the returned plan that break a constraint; None without constraints.
+        compiled: whether the search ran as one compiled function.
     """
 
     iterations: int
     evaluations: int
     elapsed: float
     violations: Tensor | None
+    compiled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +131,9 @@ class Planner(ABC):
         sigma: standard deviation of the first candidates, in the normalised box [-1, 1].
         execute: return the "best" candidate seen, or the final "mean" (evaluated once more; where its energy is not
             finite, the best).
+        backend: what runs the search: "eager"; a backend of torch.compile, which makes it one function ("inductor"
+            fuses it and takes a C++ compiler and tens of seconds once, "cudagraphs" captures it); "auto" captures on a
+            GPU. A plan with a deadline runs eagerly, for it looks at the clock; so does what cannot be compiled.
     """
 
     space: ActionSpace
@@ -134,6 +141,7 @@ class Planner(ABC):
     iterations: int = 4
     sigma: float = 0.5
     execute: Execute = "best"
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.iterations < 1 or self.sigma <= 0:
@@ -141,8 +149,9 @@ class Planner(ABC):
                 f"samples={self.samples} must be at least 2, iterations={self.iterations} at least 1, "
                 f"sigma={self.sigma} positive"
             )
-        if self.execute not in get_args(Execute):
-            raise ValueError(f"execute={self.execute!r}: choose one of {', '.join(get_args(Execute))}")
+        for key, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):
+            if getattr(self, key) not in choices:
+                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(choices)}")
 
     @abstractmethod
     def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:
@@ -201,22 +210,44 @@ class Planner(ABC):
         Raises:
             ValueError: if energies or proposed actions have the wrong shape.
         """
-        start = last = clock()
-        longest, timing = 0.0, Status.OK
-        ahead = 2 if self.execute == "mean" else 1  # what must still fit: an iteration, and the mean's evaluation
-        noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples))
-        noise[:, :, 0] = 0  # candidate 0 is the mean itself
+        start = clock()
         guesses = self._guesses(state, proposals)
-        seen: list[tuple[Tensor, Tensor]] = []
-        state = replace(state, std=torch.full_like(state.mean, self.sigma), count=state.count + 1)
+        noise = self._noise(state)
+        bare = replace(state, std=torch.full_like(state.mean, self.sigma), seeds=(), count=0)
+        found: _Found
+        compiled = False
+        if deadline is None:
+            found, compiled = self._fast(energy, bare, noise, guesses, previous_action)
+        else:
+            # What must still fit: an iteration, and the mean's evaluation.
+            more = _Deadline(start, deadline, lambda: self.finished(clock), 2 if self.execute == "mean" else 1)
+            found = self._search(energy, bare, noise, guesses, previous_action, more)
+        state = PlanState(found.mean, found.std, found.best, found.kept, state.seeds, state.count + 1)
 
+        count = getattr(energy, "violations", None)
+        violations = count(found.actions[:, None]) if count is not None else None
+        elapsed = (self.finished(clock) if deadline is not None else clock()) - start
+        timing = Status.OK if found.iterations == self.iterations else Status.DEADLINE
+        if deadline is not None and elapsed > deadline:
+            timing = Status.LATE
+        broken = None if violations is None else violations[:, 0]
+        stats = PlanStats(found.iterations, found.evaluations, elapsed, broken, compiled)
+        return Plan(found.actions, found.energy, stats, state, timing)
+
+    def _search(
+        self,
+        energy: Energy,
+        state: PlanState,
+        noise: Tensor,
+        guesses: Tensor,
+        previous_action: Tensor | None,
+        more: Callable[[], bool] | None = None,
+    ) -> "_Found":
+        """The loop, on tensors alone, so that it can be compiled; it goes on while there is `more` time."""
+        seen: list[tuple[Tensor, Tensor]] = []
         for iteration in range(self.iterations):
-            if iteration and deadline is not None:
-                now = self.finished(clock)
-                longest, last = max(longest, now - last), now
-                if now + ahead * longest - start > deadline:
-                    timing = Status.DEADLINE
-                    break
+            if iteration and more is not None and not more():
+                break
             knots = self.propose(state, noise[iteration], iteration)
             if iteration == 0:
                 knots = torch.cat((knots[:, : max(1, knots.shape[1] - guesses.shape[1])], guesses), dim=1)
@@ -232,16 +263,22 @@ class Planner(ABC):
             usable = mean_energy.isfinite()
             best = torch.where(usable[:, None, None], state.mean, best)
             best_energy = torch.where(usable, mean_energy, best_energy)
-
-        actions = self.space.expand(best, previous_action)
-        count = getattr(energy, "violations", None)
-        violations = count(actions[:, None]) if count is not None else None
-        elapsed = (self.finished(clock) if deadline is not None else clock()) - start
-        if deadline is not None and elapsed > deadline:
-            timing = Status.LATE
         evaluations = sum(energies.shape[1] for _, energies in seen) + (self.execute == "mean")
-        stats = PlanStats(len(seen), evaluations, elapsed, None if violations is None else violations[:, 0])
-        return Plan(actions, best_energy, stats, replace(state, best=best, scratch=()), timing)
+        actions = self.space.expand(best, previous_action)
+        return _Found(state.mean, state.std, state.kept, best, best_energy, actions, len(seen), evaluations)
+
+    @cached_property
+    def _fast(self) -> Fast:
+        return Fast(self._search, self.backend, self.space.low.device, gradients=self.first_gradient < self.iterations)
+
+    def _noise(self, state: PlanState) -> Tensor:
+        """Noise (I, B, N, P, A): 0 for candidate 0, which is the mean itself, then pairs that mirror each other.
+
+        Mirrored samples halve the noise in the mean (antithetic variates; Hammersley & Morton 1956).
+        """
+        half = self.space.noise(state.seeds, state.count, (self.iterations, self.samples // 2))
+        noise = torch.stack((half, -half), dim=3).flatten(2, 3)
+        return torch.cat((torch.zeros_like(noise[:, :, :1]), noise), dim=2)[:, :, : self.samples]
 
     def finished(self, clock: Callable[[], float]) -> float:
         """The time when the device has done all it was given; waits for that."""
@@ -267,6 +304,33 @@ class Planner(ABC):
             actions = self.space.expand(knots, previous_action)
             energies = checked(energy(actions), actions)
             return energies.to(knots.dtype).nan_to_num(torch.inf, torch.inf, torch.inf)
+
+
+class _Found(NamedTuple):
+    """What a search found: mean, std and kept of `PlanState`, the best knots (B, P, A), their energy (B,) and actions
+    (B, T, A), and what it took."""
+
+    mean: Tensor
+    std: Tensor
+    kept: Tensor
+    best: Tensor
+    energy: Tensor
+    actions: Tensor
+    iterations: int
+    evaluations: int
+
+
+class _Deadline:
+    """Whether `ahead` more rounds, each as long as the longest so far, would still be in time."""
+
+    def __init__(self, start: float, deadline: float, clock: Callable[[], float], ahead: int) -> None:
+        self._end, self._last, self._clock, self._ahead = start + deadline, start, clock, ahead
+        self._longest = 0.0
+
+    def __call__(self) -> bool:
+        now = self._clock()
+        self._longest, self._last = max(self._longest, now - self._last), now
+        return now + self._ahead * self._longest <= self._end
 
 
 def _best(seen: list[tuple[Tensor, Tensor]], fallback: Tensor) -> tuple[Tensor, Tensor]:

@@ -177,7 +177,7 @@ class LatentEnergy(Term):
         ensemble: a name in `ENSEMBLES`, over the E members of a model that has them.
         ensemble_k: standard deviations added under "mean_std".
         disagreement: weight of the members' variance, averaged over H and D.
-        metric: linear map (D, D') applied to latents before distances are taken; None leaves them as they are.
+        metric: map of latents (…, D) to what distances are taken of, (…, D'); None leaves them as they are.
 
     Raises:
         ValueError: for a name that does not exist.
@@ -192,7 +192,7 @@ class LatentEnergy(Term):
     ensemble: str = "mean"
     ensemble_k: float = 1.0
     disagreement: float = 0.0
-    metric: Tensor | None = None
+    metric: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         for key, choices in (("distance", DISTANCES), ("reduce", REDUCTIONS), ("ensemble", ENSEMBLES)):
@@ -201,9 +201,9 @@ class LatentEnergy(Term):
 
     def __call__(self, actions: Tensor, /) -> Tensor:
         prediction = self.model.rollout(self.z, actions)
-        seen, goal = (
-            (prediction, self.goal) if self.metric is None else (prediction @ self.metric, self.goal @ self.metric)
-        )
+        seen, goal = prediction, self.goal
+        if self.metric is not None:
+            seen, goal = self.metric(seen), self.metric(goal)
         distance = DISTANCES[self.distance](seen, goal)
         energies = REDUCTIONS[self.reduce](distance, self.final_weight)
         if prediction.dim() == 4:

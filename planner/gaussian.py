@@ -53,9 +53,12 @@ class GaussianPlanner(Planner):
         )
 
 
-def lowest(energies: Tensor, count: int) -> Tensor:
-    """Equal weights (B, N) on the `count` lowest finite energies and on those that equal the highest of them."""
-    threshold = energies.kthvalue(count, dim=1, keepdim=True).values
-    # An infinite threshold must not admit infinite energies.
-    chosen = (energies <= threshold.clamp(max=torch.finfo(energies.dtype).max)).to(energies.dtype)
-    return chosen / chosen.sum(1, keepdim=True).clamp(min=1)
+def by_rank(energies: Tensor, shares: Tensor) -> Tensor:
+    """Weights (B, N) of energies (B, N), summing to 1 or, where none is finite, 0.
+
+    They are proportional to `shares` (k + 1,) by rank, the lowest energy first; the last share, of all others, is 0.
+    Equal energies have the best rank among them, so that where nothing is better nothing is preferred.
+    """
+    best = energies.topk(len(shares) - 1, dim=1, largest=False).values
+    weights = shares[torch.searchsorted(best, energies)] * energies.isfinite()
+    return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from .base import PlanState
-from .gaussian import GaussianPlanner, lowest
+from .gaussian import GaussianPlanner, by_rank
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -16,7 +17,7 @@ class RandomShooting(GaussianPlanner):
     """
 
     def weights(self, energies: Tensor) -> Tensor:
-        return lowest(energies, 1)
+        return by_rank(energies, torch.arange(1, -1, -1).to(energies))
 
     def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
         return replace(super().update(state, knots, energies, iteration), std=state.std)

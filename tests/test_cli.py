@@ -108,16 +108,16 @@ CEM_CHOICES = "horizon, samples, iterations, sigma, elites, momentum"
 BAD: dict[str, tuple[str, str]] = {
     "command": ("recrod", r"unknown command 'recrod'; did you mean 'record'\? .*quickstart, record, data check"),
     "half a command": ("data", "unknown command 'data'. Commands: .*data check"),
-    "env": (f"record env=pusch {GOOD}", "env=pusch is unknown; choose one of: .*pickplace, push, reach"),
+    "env": (f"record env=pusch {GOOD}", "env=pusch is unknown; choose one of: .*pickplace, push, reach, stack"),
     "env by name": (f"record env.name=pusch {GOOD}", r"env\.name=pusch: env has no key 'env\.name'.* size"),
     "planner": (f"{BENCH} planner=cme", "planner=cme is unknown; choose one of: cem, cem_gradient"),
     "objective": (f"{TRAIN} objective=jepa", "objective=jepa is unknown; choose one of: ema, sigreg, vicreg"),
     "obs": (f"record obs=lidar {GOOD}", "obs=lidar is unknown; choose one of: pixels, state"),
     "policy": (f"record policy=lazy {GOOD}", "policy=lazy is unknown; choose one of: play, random, expert"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
-    "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*zero, expert, oracle"),
+    "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*prior, expert, oracle"),
     "execute_steps": (f"{BENCH} execute_steps=99", r"execute_steps=99: must lie in 1 … \d+, a plan's steps"),
-    "metric": (f"{BENCH} energy.metric=fast", r"energy\.metric=fast is unknown; choose one of: slow, plain"),
+    "metric": (f"{BENCH} energy.metric=fast", r"energy\.metric=fast is unknown; choose one of: slow, plain, object"),
     "distance": (f"{BENCH} energy.distance=l3", r"energy\.distance=l3 is unknown; choose one of: mse, l1, cosine"),
     "energy weight": (f"{BENCH} energy.weights.control=-1", r"energy\.weights\.control=-1: must not be negative"),
     "energy term": (f"{BENCH} energy.weights.effort=1", r"no key 'energy\.weights\.effort'"),
@@ -131,6 +131,8 @@ BAD: dict[str, tuple[str, str]] = {
     "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
     "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
     "predictor": (f"{TRAIN} model.predictor=gpt", r"model\.predictor=gpt is unknown; choose one of: residual"),
+    "imagined width": ("bench planners imagined.width=65", r"must be a multiple of 64"),
+    "transformer width": (f"{TRAIN} model.predictor=transformer model.predictor_width=100", "must be a multiple of 64"),
     "key": (f"record colour=red {GOOD}", "colour=red: record has no key 'colour'.* policy, episodes"),
     "misspelled key": (f"record episods=3 {GOOD}", r"record has no key 'episods'; did you mean episodes\?"),
     "key of a group": (f"{BENCH} planner.sampels=3", r"planner has no key 'planner\.sampels'; did you mean samples\?"),
@@ -363,6 +365,18 @@ def test_bench_planners_measures_gaps_to_known_optima(tmp_path: Path, capsys: py
     (row,) = json.loads((out / "results.json").read_text())["rows"]
     assert 0 <= row["gap_median"] <= row["gap_worst"] < 0.01
     assert row["evaluations"] == 256 * 12 + 1 and "double_integrator | mppi" in capsys.readouterr().out
+    assert (out / "gaps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_planners_times_a_large_model_against_its_matrix_products(tmp_path: Path) -> None:
+    out = tmp_path / "times"
+    size = ("imagined.samples=64", "imagined.iterations=2", "imagined.horizon=2", "imagined.width=64")
+    only = ("planners=[cem]", "problems=[corridor]", "seeds=1", "imagined.device=cpu", "imagined.problems=[2]")
+    assert main(["bench", "planners", "device=cpu", "imagined.depth=1", *size, *only, f"out={out}"]) == 0
+    eager, compiled = json.loads((out / "results.json").read_text())["times"]
+    assert (eager["compiled"], compiled["compiled"]) == (False, True)
+    for row in (eager, compiled):
+        assert 0 < row["products_ms"] < row["rollouts_ms"] < 3 * row["plan_ms_p50"]
 
 
 def test_help_tells_of_the_presets() -> None:

@@ -12,7 +12,7 @@ import pytest
 from forearm.envs import POLICIES, TASKS, ArmEnv, Observation, make, make_policy
 from forearm.envs.arm import HOME, JOINTS
 from forearm.envs.arm_env import cube_rotation
-from forearm.envs.tasks import random_command
+from forearm.envs.tasks import place_object, random_command
 from forearm.errors import UserError
 from gymnasium.utils.env_checker import check_env
 
@@ -50,7 +50,8 @@ def assert_same(one: Observation, other: Observation) -> None:
 
 
 def test_the_tasks_are_registered() -> None:
-    assert REGISTERED == ["forearm/PickPlace-v0", "forearm/Push-v0", "forearm/Reach-v0"]
+    names = ("Drawer", "PickPlace", "Push", "Reach", "Stack")
+    assert [f"forearm/{name}-v0" for name in names] == REGISTERED
     for name in REGISTERED:
         spec = gymnasium.spec(name)
         assert spec.max_episode_steps == TASKS[spec.kwargs["name"]].budget
@@ -236,7 +237,7 @@ def test_play_moves_what_is_tracked_and_stays_in_bounds(name: str) -> None:
     assert (points[..., :2] > task.workspace.low[:2] - 0.05).all()
     assert (points[..., :2] < task.workspace.high[:2] + 0.05).all()
     assert (points[..., 2] > 0).all()
-    if task.objects:  # and often it does nothing to the object
+    if task.bodies:  # and often it does nothing to the first of them
         still = np.linalg.norm(np.diff(points, axis=1), axis=-1) < 5e-4
         assert 0.25 < still.mean() < 0.95
 
@@ -250,6 +251,63 @@ def test_play_grasps_drops_misses_and_pushes() -> None:
     assert (np.diff(height, axis=1) < -0.04).sum() >= 5, "drops"
     assert (np.diff((opening < 0.005).astype(int), axis=1) == 1).sum() >= 5, "fingers closed on nothing"
     assert pushed.mean() > 0.03
+
+
+def test_play_builds_stacks_and_lets_them_be_and_takes_them_down() -> None:
+    states, _ = play("stack", episodes=30)
+    above = states[..., 9:12] - states[..., 17:20]
+    aside = np.linalg.norm(above[..., :2], axis=-1)
+    stacked = (aside < 0.02) & (np.abs(above[..., 2] - 0.04) < 0.006)
+    left = stacked & (states[..., 2] - states[..., 11] > 0.03)
+    assert 0.03 < stacked.mean() < 0.5 and left.mean() > 0.02
+    assert (stacked[:, :-1] & ~stacked[:, 1:]).sum() >= 5, "taken down, or fallen"
+    assert ((aside < 0.04) & ~stacked).mean() > 0.02, "nearly"
+    assert (np.ptp(states[..., 17:19], axis=1).max(-1) > 0.01).mean() > 0.1, "the base is moved"
+
+
+def test_play_slides_the_drawer_all_the_way() -> None:
+    states, _ = play("drawer", episodes=40)
+    opening = states[..., 12]
+    share = np.histogram(opening, bins=6, range=(0.0, 0.18))[0] / opening.size
+    assert share.min() > 0.06, share
+    assert (np.abs(np.diff(opening, axis=1)) > 0.01).mean() > 0.03
+
+
+def test_a_stack_is_solved_by_a_cube_on_the_base_alone() -> None:
+    env = make("stack", pixels=False)
+    for seed in range(10):
+        env.reset(seed=seed)
+        base = env.data.joint("base").qpos[:3].copy()
+        apart = np.linalg.norm(env.data.joint("cube").qpos[:3] - base)
+        assert apart > 0.10
+        env.load_state(env.goal_state())
+        for _ in range(env.task.budget):
+            env.advance(np.zeros(5))
+        assert env.distance() < 0.002, "the goal stands"
+        for offset in ([0.042, 0, 0], [0, -0.042, 0], [0.03, 0, 0.02], [0, 0, 0.065]):  # beside, leaning, still held
+            place_object(env.data, "cube", base + offset, yaw=0.0)
+            env.load_state(env.save_state())
+            assert env.distance() > env.task.tolerance
+        env.load_state(env.goal_state())
+        for name in env.task.objects:  # a stack, but elsewhere
+            env.data.joint(name).qpos[0] += 0.03
+        env.load_state(env.save_state())
+        assert env.distance() > env.task.tolerance
+
+
+def test_a_drawer_is_observed_by_its_handle_and_its_opening() -> None:
+    env = make("drawer", pixels=False)
+    closed = env.model.body("drawer").pos
+    openings = []
+    for seed in range(40):
+        for observation in (env.reset(seed=seed)[0], env.goal_observation()):
+            opening = observation["state"][12]
+            np.testing.assert_allclose(observation["state"][9:12], closed - [0, opening, 0], atol=1e-6)
+            openings.append(opening)
+        assert abs(openings[-1] - openings[-2]) > 4 * env.task.tolerance
+        np.testing.assert_allclose(env.goal_observation()["state"][:3], env.goal_points[0], atol=1e-3)
+    low, high = env.model.joint("drawer").range
+    assert min(openings) < low + 0.02 and max(openings) > high - 0.02
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -270,7 +328,7 @@ def test_policies_repeat_with_their_generator(name: str, policy: str) -> None:
 
 
 def test_unknown_names_are_answered_with_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match="env=pusch is unknown; choose one of: reach, push, pickplace"):
+    with pytest.raises(ValueError, match="env=pusch is unknown; choose one of: reach, push, pickplace, stack, drawer"):
         make("pusch")
     with pytest.raises(UserError, match="policy=idle is unknown in env=reach; choose one of: play, random, expert"):
         make_policy("idle", make("reach", pixels=False), np.random.default_rng(0))

@@ -41,7 +41,7 @@ def world_model(*encoders: str, predictor: str = "residual", chunk: int = 2, act
         latent=6,
         features=10,
         predictor=predictor,
-        predictor_settings={"width": 12, "depth": 1},
+        predictor_settings={"width": 64, "depth": 1},
         encoder_settings={"part0": {"width": 4}},
     )
     model = WorldModel(architecture).eval().requires_grad_(False)

@@ -1,11 +1,12 @@
 """Every planner against problems whose optimum is known, and the mathematics of each."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from forearm.planner import CEM, ICEM, MPPI, ActionSpace, Gradient, RandomShooting, make_planner
-from forearm.planner.gaussian import lowest
+from forearm.planner.gaussian import by_rank
 from forearm.planner.mppi import temperature_for
 from forearm.planner.problems import PROBLEMS, double_integrator, stiff_double_integrator
 from torch import Tensor
@@ -80,22 +81,28 @@ def test_the_taut_string_is_what_dynamic_programming_finds() -> None:
     assert value[400].item() + base == pytest.approx(problem.optimum, rel=2e-3)
 
 
-def test_lowest_weighs_the_elites_alike_and_nothing_infinite() -> None:
-    energies = torch.tensor([[3.0, 1, 2, 4], [1, torch.inf, torch.inf, torch.inf], [torch.inf] * 4])
-    assert lowest(energies, 2).tolist() == [[0, 0.5, 0.5, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+def test_weights_by_rank_sum_to_one_and_give_nothing_to_the_infinite() -> None:
+    inf = torch.inf
+    energies = torch.tensor([[3.0, 1, 2, 4], [inf, 1, inf, inf], [inf] * 4, [2, 1, 2, 2], [5, 5, 5, 5]])
+    expected = torch.tensor([[0, 0.75, 0.25, 0], [0, 1, 0, 0], [0] * 4, [1 / 6, 0.5, 1 / 6, 1 / 6], [0.25] * 4])
+    torch.testing.assert_close(by_rank(energies, torch.tensor([3.0, 1.0, 0.0])), expected)
 
 
-def test_cem_refits_to_the_elites() -> None:
+def test_cem_refits_to_the_elites_the_better_ones_more() -> None:
     space = ActionSpace(low=-torch.ones(2), high=torch.ones(2), steps=3)
     planner = CEM(space=space, samples=50, iterations=1, elites=0.2, sigma_min=0.0, momentum=0.25)
     state = planner.init(2)
     knots = planner.propose(state, space.noise(state.seeds, 0, (1, 50))[0], 0)
     energies = knots.square().sum((-1, -2))
     after = planner.update(state, knots, energies, 0)
+    weights = torch.tensor([math.log(10.5) - math.log(rank) for rank in range(1, 11)])[:, None, None]
+    weights /= weights.sum()
     for b in range(2):
         elites = knots[b, energies[b].argsort()[:10]]
-        torch.testing.assert_close(after.mean[b], 0.75 * elites.mean(0))
-        torch.testing.assert_close(after.std[b], 0.25 * 0.5 + 0.75 * elites.std(0, correction=0))
+        mean = (weights * elites).sum(0)
+        torch.testing.assert_close(after.mean[b], 0.75 * mean)
+        spread = (weights * (elites - mean).square()).sum(0).sqrt()
+        torch.testing.assert_close(after.std[b], 0.25 * 0.5 + 0.75 * spread)
 
 
 @pytest.mark.parametrize("name", ["cem", "icem", "mppi", "shooting"])

@@ -3,6 +3,7 @@
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from forearm.planner import PLANNERS, ActionSpace, Agent, Planner, PlanState, Proposal, Status, make_planner
@@ -361,3 +362,41 @@ def test_a_custom_algorithm_needs_only_propose_and_update() -> None:
 def test_seeds_must_match_the_batch() -> None:
     with pytest.raises(ValueError, match="2 seeds for 3 problems"):
         small("cem").init(3, [1, 2])
+
+
+@EVERY
+def test_a_compiled_search_finds_what_an_eager_one_finds(name: str) -> None:
+    eager, compiled = (replace(small(name), backend=backend) for backend in ("eager", "aot_eager"))
+    state, plan = compiled.init(2), None
+    for _ in range(3):
+        expected, plan = eager.plan(LQR.energy, state), compiled.plan(LQR.energy, state)
+        torch.testing.assert_close(plan.actions, expected.actions, atol=1e-5, rtol=0)
+        assert (plan.stats.evaluations, plan.state.seeds) == (expected.stats.evaluations, expected.state.seeds)
+        state = compiled.shift(plan.state, 1)
+    assert plan is not None and plan.stats.compiled
+    assert not compiled.plan(LQR.energy, state, deadline=10.0).stats.compiled  # for it looks at the clock
+
+
+def test_what_cannot_be_compiled_runs_all_the_same() -> None:
+    def leaves_torch(actions: Tensor) -> Tensor:
+        return torch.from_numpy(bowl(actions).numpy() * float(np.random.default_rng(0).uniform(1.0, 1.0)))
+
+    eager, compiled = (replace(small("cem"), backend=backend) for backend in ("eager", "aot_eager"))
+    for seed in range(3):
+        plan = compiled.plan(leaves_torch, compiled.init(1, seed))
+        assert torch.equal(plan.actions, eager.plan(leaves_torch, eager.init(1, seed)).actions)
+        assert not plan.stats.compiled
+    with pytest.raises(ValueError, match="must return"):  # the error of an energy is its own, not a compiler's
+        wrong = replace(compiled)  # as new
+        wrong.plan(bowl, wrong.init(1))
+        wrong.plan(lambda actions: bowl(actions)[:, :1], wrong.init(1))
+
+
+@EVERY
+def test_samples_come_in_pairs_that_mirror_each_other(name: str) -> None:
+    noise = small(name)._noise(small(name).init(2))
+    assert noise.shape[2] == small(name).samples
+    assert (noise[:, :, 0] == 0).all()
+    pairs = (small(name).samples - 1) // 2
+    assert torch.equal(noise[:, :, 1 : 1 + 2 * pairs : 2], -noise[:, :, 2 : 2 + 2 * pairs : 2])
+    assert noise[:, :, 1:].std() == pytest.approx(1.0, abs=0.25)

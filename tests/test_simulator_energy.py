@@ -22,15 +22,15 @@ def problems(env: ArmEnv) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(states), np.stack(goals)
 
 
-def toward_the_cube(env: ArmEnv, states: np.ndarray) -> np.ndarray:
-    """Actions (B, N, T, 5), noisy and at times extreme; those of scenes with a cube run into it."""
+def toward_what_is_tracked(env: ArmEnv, states: np.ndarray) -> np.ndarray:
+    """Actions (B, N, T, 5), noisy and at times extreme; those of scenes with things run into the first."""
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (PROBLEMS, CANDIDATES, STEPS, 5))
     actions[:, 0] = np.sign(actions[:, 0])
-    if env.task.objects:
+    if env.task.bodies:
         for problem, state in enumerate(states):
             env.load_state(state)
-            way = env.data.body("cube").xpos - env.data.site("tip").xpos
+            way = env.data.body(env.task.bodies[0]).xpos - env.data.site("tip").xpos
             actions[problem, 1:, :, :3] = 0.5 * actions[problem, 1:, :, :3] + 0.5 * way / np.abs(way).max()
     return actions
 
@@ -39,7 +39,7 @@ def toward_the_cube(env: ArmEnv, states: np.ndarray) -> np.ndarray:
 def test_distances_are_those_of_an_environment(name: str) -> None:
     env = make(name, pixels=False)
     states, goals = problems(env)
-    actions = toward_the_cube(env, states)
+    actions = toward_what_is_tracked(env, states)
     expected, tips, moved = np.empty(actions.shape[:-1]), np.empty(actions.shape[:-1]), 0.0
     for b, n in np.ndindex(PROBLEMS, CANDIDATES):
         env.set_goal(goals[b])
@@ -64,7 +64,7 @@ def test_distances_are_those_of_an_environment(name: str) -> None:
 def test_reductions_are_over_the_horizon(reduce: str) -> None:
     env = make("reach", pixels=False)
     states, goals = problems(env)
-    actions = toward_the_cube(env, states)
+    actions = toward_what_is_tracked(env, states)
     energy = SimulatorEnergy(env, states, goals, reduce=reduce, final_weight=0.1)
     distance = energy.simulate(actions)
     value = {

@@ -21,10 +21,11 @@ from conftest import FOREARM, TINY
 from forearm.cli import main
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_bf16, use_bf16
+from forearm.models.readout import Readout
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.training.loop import Settings, Trainer, read_log
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
-from forearm.training.validation import COLLAPSED, Probe, Validation, effective_rank, validate
+from forearm.training.validation import COLLAPSED, Validation, effective_rank, validate
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -148,10 +149,11 @@ def test_effective_rank_of_known_spectra() -> None:
 @pytest.mark.parametrize(
     ("of", "within"), [(lambda z: z @ normal(6, 3) + 0.3, 0.02), (lambda z: torch.sin(z[:, :3]) + z[:, 3:].abs(), 0.25)]
 )
-def test_probe_reads_positions(of: Callable[[Tensor], Tensor], within: float) -> None:
+def test_readout_reads_positions(of: Callable[[Tensor], Tensor], within: float) -> None:
     z = normal(4000, 6)
-    probe = Probe(z[:3000], of(z[:3000]))
-    error = (probe(z[3000:]) - of(z[3000:])).norm(dim=-1).median()
+    read = Readout(6, 3)
+    read.fit(z[:3000], of(z[:3000]))
+    error = (read(z[3000:]) - of(z[3000:])).norm(dim=-1).median()
     assert error < within * of(z).std()
 
 

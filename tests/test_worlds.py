@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import TINY
 from forearm.cli import compose, main
-from forearm.envs import GymnasiumWorld, World, check_world, make, make_world, register, registry, world_names
+from forearm.envs import TASKS, GymnasiumWorld, World, check_world, make, make_world, register, registry, world_names
 from forearm.errors import UserError
 from forearm.evaluation.goals import GoalError, make_goals
 
@@ -38,9 +38,7 @@ def pusher(pixels: bool = False, size: int = 64) -> GymnasiumWorld:
 
 
 WORLDS: dict[str, Callable[[], World]] = {
-    "reach": lambda: make("reach", pixels=False),
-    "push": lambda: make("push", pixels=False),
-    "pickplace": lambda: make("pickplace", pixels=False),
+    **{name: partial(make, name, pixels=False) for name in TASKS},
     "reacher": reacher,
     "pusher": pusher,
 }
@@ -138,7 +136,7 @@ def test_what_is_tracked_comes_first_in_state() -> None:
     world = pusher()
     observation, info = world.reset(seed=0)
     assert world.tracked == slice(0, 6) and world.observation_space.contains(observation)
-    np.testing.assert_allclose(observation["state"][:6], world.points(world.data).ravel(), atol=1e-6)
+    np.testing.assert_allclose(observation["state"][:6], world.tracked_points().ravel(), atol=1e-6)
     goal = world.goal_observation()["state"][:6]
     apart = np.linalg.norm((goal - observation["state"][:6]).reshape(2, 3), axis=1)
     assert info["distance"] == pytest.approx(apart.max(), abs=1e-6) and not info["success"]

@@ -26,6 +26,7 @@ from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
 from . import snapshot
 from .objectives import Objective
+from .schedule import warm_cosine
 from .validation import Validation, encode_windows, validate
 
 
@@ -65,9 +66,8 @@ class Settings:
             raise ValueError(f"precision={self.precision} is unknown; choose one of: {', '.join(PRECISIONS)}")
 
     def rate(self, step: int) -> float:
-        """Learning rate: linear warm-up, then a cosine down to 2 %."""
-        warm = min(1.0, (step + 1) / max(self.warmup, 1))
-        return self.learning_rate * warm * (0.51 + 0.49 * math.cos(math.pi * step / self.steps))
+        """The learning rate of a step."""
+        return self.learning_rate * warm_cosine(step, self.steps, self.warmup)
 
 
 class Trainer:
@@ -153,7 +153,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former."""
-        self._fit_metric()
+        self._fit_readings()
         request = self.data.manifest.request
         size = self.model.architecture.action_size
         about = {
@@ -196,9 +196,15 @@ class Trainer:
         train, held_out = self._cover("train"), self._cover("val")
         return validate(self.model, train, held_out, self.tracked, self.device)
 
-    def _fit_metric(self) -> None:
+    def _fit_readings(self) -> None:
+        """What is read off embeddings and has a closed form: the metric, and where the tracked points are."""
         self.model.eval()
-        self.model.metric.copy_(slow_metric(encode_windows(self.model, self._cover("train"), self.device)))
+        cover = self._cover("train")
+        z = encode_windows(self.model, cover, self.device)
+        self.model.metric.copy_(slow_metric(z))
+        if self.model.readout is not None:
+            positions = torch.from_numpy(cover["state"][..., self.tracked]).flatten(0, 1)
+            self.model.readout.fit(z.flatten(0, 1).to(self.device), positions.to(self.device))
         self.model.train()
 
     def _cover(self, split: str) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.readout import Readout
 from ..models.world_model import WorldModel
 
 COLLAPSED = 1.5  # effective dimensions; what moves on a table needs at least two
@@ -22,30 +23,9 @@ def effective_rank(z: Tensor) -> float:
     return float(torch.exp(-(share * (share + 1e-12).log()).sum()))
 
 
-class Probe:
-    """Reads positions (B, 3) off embeddings (B, D): ridge regression on random features, solved in closed form."""
-
-    def __init__(self, z: Tensor, position: Tensor, features: int = 768, ridge: float = 1e-3) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self._mean, self._std = z.mean(0), z.std(0).clamp_min(1e-6)
-        self._weight = torch.randn(z.shape[1], features, generator=generator) * (2.0 / z.shape[1]) ** 0.5
-        self._bias = torch.randn(features, generator=generator)
-        x = self._features(z).double()
-        self._offset = position.mean(0)
-        gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-        self._solution = torch.linalg.solve(gram, x.T @ (position - self._offset).double()).float()
-
-    def __call__(self, z: Tensor) -> Tensor:
-        return self._features(z) @ self._solution + self._offset
-
-    def _features(self, z: Tensor) -> Tensor:
-        x = (z - self._mean) / self._std
-        return torch.cat([x, torch.relu(x @ self._weight + self._bias)], -1)
-
-
 @dataclass(frozen=True)
 class Validation:
-    """Held-out figures. The `_cm` are median distances of the tracked position in centimetres: what the probe reads off
+    """Held-out figures. The `_cm` are median distances of the tracked position in centimetres: what is read off
     an encoded observation; off the embedding imagined H model steps ahead; and if nothing had moved; the last two over
     windows in which it moves."""
 
@@ -74,24 +54,25 @@ def validate(
     tracked: slice,
     device: torch.device,
 ) -> Validation:
-    """Measures a model on windows: observation parts and `state` (W, H + 1, …), `action` (W, H K, A); the probe is fit
-    on the `train` windows and everything is measured on the `held_out` ones."""
+    """Measures a model on windows: observation parts and `state` (W, H + 1, …), `action` (W, H K, A); the readout is
+    fit on the `train` windows and everything is measured on the `held_out` ones."""
     model.eval()
     z_train = encode_windows(model, train, device)
     z = encode_windows(model, held_out, device)
     actions = torch.from_numpy(held_out["action"]).to(device)
     imagined = model.rollout(z[:, 0].to(device), actions[:, None])[:, 0].cpu()
     position = torch.from_numpy(held_out["state"][..., tracked])
-    probe = Probe(z_train.flatten(0, 1), torch.from_numpy(train["state"][..., tracked]).flatten(0, 1))
+    read = Readout(z.shape[-1], position.shape[-1])
+    read.fit(z_train.flatten(0, 1), torch.from_numpy(train["state"][..., tracked]).flatten(0, 1))
     still = (position[:, -1] - position[:, 0]).norm(dim=-1) * 100
-    off = (probe(imagined[:, -1]) - position[:, -1]).norm(dim=-1) * 100
+    off = (read(imagined[:, -1]) - position[:, -1]).norm(dim=-1) * 100
     moved = still > MOVED_CM
     moved = moved if moved.any() else torch.ones_like(moved)
     model.train()
     return Validation(
         val_loss=float((imagined - z[:, 1:]).square().mean()),
         effective_rank=effective_rank(z.flatten(0, 1)),
-        probe_cm=float(((probe(z[:, 0]) - position[:, 0]).norm(dim=-1) * 100).median()),
+        probe_cm=float(((read(z[:, 0]) - position[:, 0]).norm(dim=-1) * 100).median()),
         imagined_cm=float(off[moved].median()),
         still_cm=float(still[moved].median()),
     )

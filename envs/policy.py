@@ -1,0 +1,48 @@
+"""What a scripted policy is: it sees the simulator, and moves the arm's command."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from .arm import ACTION_SCALE
+from .arm_env import ArmEnv
+
+OPEN, CLOSED = 1.0, -1.0
+
+
+class Policy(ABC):
+    """Chooses actions (5,) in [-1, 1] for one environment; all randomness comes from `rng`."""
+
+    def __init__(self, env: ArmEnv, rng: np.random.Generator) -> None:
+        self.env = env
+        self.rng = rng
+        self.reset()
+
+    def reset(self) -> None:  # noqa: B027 (most have nothing to forget)
+        """Forgets the episode before."""
+
+    @abstractmethod
+    def act(self) -> np.ndarray:
+        """The next action (5,)."""
+
+    @property
+    def command(self) -> np.ndarray:
+        return self.env.arm.command(self.env.data)
+
+    @property
+    def bodies(self) -> list[np.ndarray]:
+        """Where what can be moved is, (3,) each, metres."""
+        return [self.env.data.body(name).xpos for name in self.env.task.bodies]
+
+    def toward(self, target: np.ndarray, speed: float = 1.0, gripper: float = 0.0) -> np.ndarray:
+        """Action that moves the commanded position and yaw to a target (x, y, z[, yaw]) at most `speed` of full."""
+        action = np.zeros(5)
+        n = len(target)
+        delta = (target - self.command[:n]) / ACTION_SCALE[:n]
+        reach = np.abs(delta[:3]).max()
+        delta[:3] *= min(1.0, speed / max(reach, 1e-9))
+        action[:n] = np.clip(delta, -1.0, 1.0)
+        action[4] = gripper
+        return action

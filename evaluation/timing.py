@@ -1,0 +1,146 @@
+"""What a plan takes beside what its model takes: measured in turns, so that the machine's moods meet both alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..models.world_model import WorldModel
+from ..planner import LatentEnergy, make_planner
+from ..planner.compilation import Backend
+from .controllers import action_space
+from .results import markdown
+
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
+"""The operators of torch in which a model multiplies matrices."""
+
+
+@dataclass(frozen=True)
+class PlanTime:
+    """CEM plans of `samples` x `iterations` x `horizon` model steps for `problems` at once, all in milliseconds.
+
+    `products_ms` are the model's matrix products alone, `rollouts_ms` its bare rollouts (medians both); `ratio` is of a
+    plan to its rollouts, median and quartiles of pairs. `compiled`: the plan ran as one function (`Planner.backend`).
+    """
+
+    samples: int
+    iterations: int
+    horizon: int
+    problems: int
+    precision: str
+    compiled: bool
+    products_ms: float
+    rollouts_ms: float
+    plan_ms_p50: float
+    plan_ms_p95: float
+    ratio: float
+    ratio_quartiles: tuple[float, float]
+
+
+class _Products(TorchDispatchMode):
+    """Remembers every product of matrices that is computed under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.overloadpacket.__name__ in PRODUCTS:
+            self.calls.append(lambda: func(*args, **kwargs))
+        return func(*args, **kwargs)
+
+
+@torch.no_grad()
+def time_plans(
+    model: WorldModel,
+    samples: int,
+    iterations: int,
+    horizon: int,
+    problems: int = 1,
+    *,
+    bf16: bool,
+    backend: Backend = "eager",
+    repetitions: int = 30,
+) -> PlanTime:
+    """Measures on the device that the model is on, without encoding."""
+    model.bf16 = bf16
+    device = model.metric.device
+    size = model.architecture.action_size
+    space = action_space([-1.0] * size, [1.0] * size, horizon, model.chunk).to(device)
+    planner = make_planner("cem", space, samples=samples, iterations=iterations, backend=backend)
+    generator = torch.Generator(device).manual_seed(0)
+    z, goal = torch.randn(2, problems, model.architecture.latent, generator=generator, device=device)
+    actions = torch.empty((problems, samples, space.steps, size), device=device).uniform_(-1, 1, generator=generator)
+    energy = LatentEnergy(model, z, goal, metric=model.slow)
+    state = planner.init(problems)
+    model.predictor.train()  # in evaluation mode, torch may fuse a whole layer into one operator
+    with _Products() as products:
+        model.rollout(z, actions[:, :, : model.chunk])
+    model.predictor.eval()
+
+    def multiply() -> None:
+        for _ in range(iterations * horizon):
+            for product in products.calls:
+                product()
+
+    def rollouts() -> None:
+        for _ in range(iterations):
+            model.rollout(z, actions)
+
+    seconds = in_turns([multiply, rollouts, lambda: planner.plan(energy, state)], device, repetitions)
+    alone, bare, plan = (1e3 * seconds.median(0).values).tolist()
+    low, middle, high = (seconds[:, 2] / seconds[:, 1]).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    return PlanTime(
+        samples=samples,
+        iterations=iterations,
+        horizon=horizon,
+        problems=problems,
+        precision="bf16" if bf16 else "fp32",
+        compiled=planner.plan(energy, state).stats.compiled,
+        products_ms=alone,
+        rollouts_ms=bare,
+        plan_ms_p50=plan,
+        plan_ms_p95=1e3 * float(seconds[:, 2].quantile(0.95)),
+        ratio=middle,
+        ratio_quartiles=(low, high),
+    )
+
+
+def in_turns(functions: Sequence[Callable[[], object]], device: torch.device, repetitions: int) -> Tensor:
+    """Seconds (R, functions) of functions called one after the other, R times, after two turns to warm up."""
+
+    def seconds(function: Callable[[], object]) -> float:
+        begun = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - begun
+
+    return torch.tensor([[seconds(function) for function in functions] for _ in range(repetitions + 2)])[2:]
+
+
+def time_table(times: Sequence[PlanTime]) -> str:
+    """A Markdown table."""
+    header = ["samples x iterations x horizon", "run", "problems", "products ms", "rollouts ms", "plan ms p50 / p95"]
+    header += ["ms a problem", "plan / rollouts"]
+    rows = [
+        [
+            f"{t.samples} x {t.iterations} x {t.horizon}",
+            f"{t.precision}, {'compiled' if t.compiled else 'eager'}",
+            str(t.problems),
+            f"{t.products_ms:.1f}",
+            f"{t.rollouts_ms:.1f}",
+            f"{t.plan_ms_p50:.1f} / {t.plan_ms_p95:.1f}",
+            f"{t.plan_ms_p50 / t.problems:.2f}",
+            "{:.3f} ({:.3f} to {:.3f})".format(t.ratio, *t.ratio_quartiles),
+        ]
+        for t in times
+    ]
+    return markdown([header, *rows], 2)

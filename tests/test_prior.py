@@ -1,0 +1,163 @@
+"""The action prior: a flow that keeps ways apart, learned in hindsight, rolled out in the world model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forearm.cli import main
+from forearm.evaluation.controllers import PriorAlone, PriorRollouts, action_space
+from forearm.evaluation.results import read_results
+from forearm.models.checkpoint import Checkpoint, CheckpointError
+from forearm.models.prior import ActionPrior, PriorArchitecture
+from forearm.models.world_model import Architecture, WorldModel
+from forearm.planner import make_planner
+from forearm.training.prior import Hindsight, PriorSettings
+from torch import Tensor
+
+SPACE = action_space([-1.0] * 2, [1.0] * 2, horizon=4, chunk=2)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def world_and_prior() -> tuple[WorldModel, ActionPrior]:
+    torch.manual_seed(0)
+    settings = {"width": 16, "depth": 1}
+    architecture = Architecture({"state": [4]}, {"state": "mlp"}, 2, 2, 4, 8, predictor_settings=settings, readout=3)
+    model = WorldModel(architecture).eval().requires_grad_(False)
+    assert model.readout is not None
+    model.readout.fit(normal(100, 4), normal(100, 3, seed=1))
+    torch.nn.init.normal_(model.predictor.get_parameter("change.weight"))
+    return model, ActionPrior(PriorArchitecture(4, 3, 2, segment=6, width=32, depth=1)).eval().requires_grad_(False)
+
+
+def test_a_prior_learns_two_ways_round_and_not_their_mean() -> None:
+    """Left or right of something in the way, towards a goal on either side: y = sign of the goal, x = +-0.7."""
+    torch.manual_seed(0)
+    prior = ActionPrior(PriorArchitecture(2, 1, 2, segment=1, width=64, depth=2))
+    optimizer = torch.optim.Adam(prior.parameters(), 3e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def examples(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        side = torch.rand(2, count, generator=generator).sub(0.5).sign()
+        actions = torch.stack((0.7 * side[0], 0.5 * side[1]), -1)
+        return torch.zeros(count, 2), torch.zeros(count, 1), side[1, :, None], actions[:, None]
+
+    for _ in range(600):
+        optimizer.zero_grad()
+        prior.loss(*examples(256), generator).backward()
+        optimizer.step()
+    z, now, goal, actions = examples(500)
+    with torch.no_grad():
+        drawn = prior.sample(z, now, goal, torch.randn(actions.shape, generator=generator))[:, 0]
+    assert (drawn[:, 1].sign() == goal[:, 0]).float().mean() > 0.98
+    assert (drawn[:, 0].abs() - 0.7).abs().median() < 0.1, "nobody goes through the middle"
+    assert 0.4 < (drawn[:, 0] > 0).float().mean() < 0.6
+    assert torch.equal(drawn.clamp(-1, 1), drawn)
+
+
+def test_hindsight_pairs_what_was_done_with_where_it_led() -> None:
+    episodes, length = 20, 30
+    time = torch.arange(length + 1.0).expand(episodes, -1)
+    moves = torch.arange(episodes) >= 10  # in half of the episodes the object moves
+    positions = (0.01 * time * moves[:, None])[..., None].expand(-1, -1, 3)
+    actions = torch.stack((time[:, :-1], torch.arange(float(episodes))[:, None].expand(-1, length)), -1)
+    z = torch.stack((time, torch.arange(float(episodes))[:, None].expand(-1, length + 1)), -1)
+    settings = PriorSettings(batch=400, segment=4, ahead=10.0)
+    examples = Hindsight(z, positions, actions, settings, seed=1)
+    now, here, there, done = examples.batch(3)
+    assert torch.equal(done[:, 0], now) and torch.equal(done[:, :, 0].diff(dim=1), torch.ones(400, 3))
+    assert torch.equal(done[:, :, 1], now[:, 1:].expand(-1, 4))
+    ahead = ((there - here)[:, 0] / 0.01)[now[:, 1] >= 10]
+    assert ahead.min() > 3.9 and 7 < ahead.mean() < 12
+    assert 0.8 < (now[:, 1] >= 10).float().mean() < 0.99, "mostly from where something moves"
+    assert all(torch.equal(one, other) for one, other in zip(examples.batch(3), (now, here, there, done), strict=True))
+    assert not torch.equal(examples.batch(4)[0], now)
+
+
+def test_rollouts_are_the_same_alone_and_in_a_batch_and_end_with_the_plan() -> None:
+    model, prior = world_and_prior()
+    z, goal = normal(3, 4, seed=2), normal(3, 4, seed=3)
+    planner = make_planner("shooting", SPACE, samples=5, iterations=1)
+
+    def candidates(which: slice, seeds: list[int]) -> Tensor:
+        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps)
+        rollouts.begin(goal[which])
+        rollouts.observe(z[which])
+        return rollouts(planner.init(len(seeds), seeds), 5)
+
+    together = candidates(slice(3), [7, 8, 9])
+    assert together.shape == (3, 5, SPACE.steps, 2) and together.abs().max() <= 1
+    torch.testing.assert_close(candidates(slice(1, 2), [8])[0], together[1])
+    assert together.flatten(0, 1).unique(dim=0).shape[0] == 15
+    # The second answer is to what the first one led to.
+    first = together[:, :, :6]
+    later = model.rollout(z, first)[:, :, -1]
+    assert model.readout is not None
+    noise = action_space([-1.0] * 2, [1.0] * 2, 6, 1).noise([s + (1 << 40) for s in (7, 8, 9)], 0, (2, 5))[1]
+    where = model.readout(later).flatten(0, 1)
+    goals = model.readout(goal).repeat_interleave(5, 0)
+    again = prior.sample(later.flatten(0, 1), where, goals, noise.flatten(0, 1))
+    torch.testing.assert_close(together[:, :, 6:].flatten(0, 1), again[:, :2])
+
+
+def test_a_prior_alone_acts_and_draws_anew() -> None:
+    model, prior = world_and_prior()
+    alone = PriorAlone(model, prior, SPACE, execute_steps=2)
+    states = np.zeros((3, 1))
+    observations = {"state": normal(3, 4, seed=5).numpy()}
+    acted = []
+    for seed in (0, 0, 1):
+        alone.begin(states, {"state": normal(3, 4, seed=6).numpy()}, seed)  # pyright: ignore[reportArgumentType]
+        acted.append([alone.act(observations, states) for _ in range(2)])
+    assert acted[0][0].shape == (3, 2, 2)
+    assert np.array_equal(acted[0], acted[1]) and not np.array_equal(acted[0], acted[2])
+    assert not np.array_equal(*acted[0])
+
+
+def test_a_checkpoint_keeps_its_prior(state_run: Path, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(state_run / "train" / "checkpoint")
+    assert checkpoint.prior is None and checkpoint.model.readout is not None
+    prior = ActionPrior(PriorArchitecture(8, 3, 5, width=16, depth=1))
+    prior.fit_normaliser(normal(50, 8), normal(50, 3))
+    replace(checkpoint, prior=prior).save(tmp_path)
+    loaded = Checkpoint.load(tmp_path).prior
+    assert loaded is not None and loaded.architecture == prior.architecture
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in prior.state_dict().items())
+    (tmp_path / "prior.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"prior\.safetensors: cannot be loaded"):
+        Checkpoint.load(tmp_path)
+
+
+def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "data", tmp_path / "train"
+    assert main(["record", "env=pickplace", "episodes=6", "length=20", "workers=1", "obs=state", f"out={data}"]) == 0
+    tiny = ["model.latent=8", "model.features=16", "model.predictor_width=16", "model.encoder_width=8", "batch=8"]
+    short = ["steps=4", "prior.steps=3", "prior.batch=8", "prior.width=16", "prior.depth=1", "device=cpu", "threads=1"]
+    train = ["train", f"data={data}", "obs=state", f"out={out}", *tiny, *short]
+    assert main(train) == 0
+    weights = (out / "checkpoint" / "prior.safetensors").read_bytes()
+    assert main([*train, "resume=true"]) == 0
+    assert (out / "checkpoint" / "prior.safetensors").read_bytes() == weights, "one that is there stays"
+    bench = ["bench", "env=pickplace", "obs=state", f"checkpoint={out / 'checkpoint'}", "episodes=2", "threads=1"]
+    bench += ["planners=[shooting,prior]", "planner=shooting", "planner.prior=1.0", "planner.samples=4"]
+    bench += ["planner.iterations=1", "planner_seeds=[0]", "energy.metric=object", "video_episodes=0"]
+    assert main([*bench, f"out={tmp_path / 'bench'}"]) == 0
+    planned, alone = read_results(tmp_path / "bench" / "results.json").rows
+    assert (planned.planner, alone.planner) == ("shooting + prior", "prior")
+    assert planned.drops is not None and alone.drops is not None
+    assert planned.plan_error_cm is not None and planned.phantoms is not None and alone.phantoms is None
+    capsys.readouterr()
+    assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior=2.0", f"out={tmp_path / 'no'}"]) == 2
+    assert "planner.prior=2.0: must lie in 0 … 1" in capsys.readouterr().err
+    assert main(["train", f"data={data}", "obs=state", f"out={tmp_path / 'no'}", "prior.segment=3"]) == 2
+    assert "prior.segment=3: must be a multiple of model.chunk=2" in capsys.readouterr().err
+
+
+def test_without_a_prior_bench_says_how_to_get_one(state_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = f"checkpoint={state_run / 'train' / 'checkpoint'}"
+    assert main(["bench", "env=push", "obs=state", checkpoint, "planners=[prior]"]) == 2
+    assert "the checkpoint has no action prior; `forearm train prior.steps=…`" in capsys.readouterr().err
