@@ -62,7 +62,7 @@ class World(Protocol):
 
     @property
     def tracked(self) -> slice:
-        """Columns of `state` with tracked points, metres, the first one first: what is read off a model's embeddings."""
+        """Columns of `state` with tracked points, metres, the first of them first: what is read off embeddings."""
         ...
 
     @property
