@@ -122,7 +122,11 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
         root = hydra_compose(config_name)
         overrides = [*_preset(overrides, root), *overrides]
         groups = [override for override in overrides if _chooses(override, root)]
-        config, defaults = hydra_compose(config_name, groups), hydra_compose(config_name, groups)
+        written = [override for override in groups if override.split("=", 1)[1] in _options(override.split("=", 1)[0])]
+        config, defaults = hydra_compose(config_name, written), hydra_compose(config_name, written)
+    for override in groups:
+        if override not in written:  # a world that is registered takes the settings that all worlds have
+            config.env.name = override.split("=", 1)[1]
     parser = OverridesParser.create()
     for override in overrides:
         if override in groups:
@@ -174,6 +178,10 @@ def _chooses(override: str, root: DictConfig) -> bool:
     """Whether an override chooses an option of a group, such as planner=mppi."""
     key, value = override.split("=", 1)
     options = _options(key) if key in root else []
+    if options and value not in options and key == "env":
+        from .envs import world_names
+
+        options = sorted({*options, *world_names()})
     if options and value not in options:
         raise UserError(f"{key}={value} is unknown; choose one of: {', '.join(options)}")
     return bool(options)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ..envs import ArmEnv
+    from ..envs import World
     from ..evaluation.bench import Entry
     from ..evaluation.closed_loop import Episodes
     from ..evaluation.goals import GoalManifest
@@ -53,17 +53,21 @@ def run(config: DictConfig) -> None:
         measure(config, env, manifest, entries, out, command)
 
 
-def load_goals(config: DictConfig, env: ArmEnv) -> GoalManifest:
-    """The manifest that `goals` names, cut to `episodes`; or a new one of `episodes` goals.
+def load_goals(config: DictConfig, env: World) -> GoalManifest:
+    """The manifest that `goals` names, cut to `episodes`; or a new one of `episodes` goals, from the recording that it
+    names or of the environment's own.
 
     Raises:
-        UserError: for a manifest of another environment.
+        UserError: for a manifest or a recording of another environment.
     """
-    from ..evaluation.goals import GoalManifest, make_goals
+    from ..episodes import Dataset
+    from ..evaluation.goals import GoalManifest, goals_ahead, make_goals
 
     at_least(config, episodes=1, seed=0)
     if not config.goals:
         return make_goals(env, config.episodes, config.seed)
+    if Path(config.goals).is_dir():
+        return goals_ahead(env, Dataset.open(Path(config.goals)), config.episodes, config.seed, config.ahead)
     manifest = GoalManifest.load(Path(config.goals))
     if manifest.env != env.name or manifest.start.shape[1:] != env.save_state().shape:
         raise UserError(f"goals={config.goals}: were made for env={manifest.env}, not for this env={env.name}")
@@ -155,21 +159,22 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     return f"{energy['distance']}, {energy['reduce']}{metric}" + "".join(extra)
 
 
-def make_entries(config: DictConfig, env: ArmEnv, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
+def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
     """The entries that a config lists, floors and ceilings among them. Raises UserError as `make_planners` does."""
+    from ..envs import action_size
     from ..evaluation.bench import Entry
     from ..evaluation.controllers import Expert, Imagination, Oracle, PriorAlone, Random, Zero, action_space
 
-    seeds, model = list(config.planner_seeds), checkpoint.model
+    seeds, model, size = list(config.planner_seeds), checkpoint.model, action_size(env)
     deadline = make_deadline(config)
     planned = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
     space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
-            entries.append(Entry(name, "floor", Zero(), seeds[:1]))
+            entries.append(Entry(name, "floor", Zero(size), seeds[:1]))
         elif name == "random":
-            entries.append(Entry(name, "floor", Random(model.chunk), seeds))
+            entries.append(Entry(name, "floor", Random(size, model.chunk), seeds))
         elif name == "prior":
             alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
             entries.append(Entry(name, "planner", alone, seeds))
@@ -218,7 +223,7 @@ def make_deadline(config: DictConfig) -> float | None:
 
 def measure(
     config: DictConfig,
-    env: ArmEnv,
+    env: World,
     manifest: GoalManifest,
     entries: list[Entry],
     out: Path,
@@ -239,7 +244,10 @@ def measure(
     rows: list[Row] = []
     shown = None
     box = Box.parse(config.energy.keep_out) if config.energy.keep_out else None
-    facts = machine() | {"episodes": f"{manifest.budget} steps of 0.1 s", "success": success_rule(manifest)}
+    facts = machine() | {
+        "episodes": f"{manifest.budget} steps of {1 / env.metadata['render_fps']:g} s",
+        "success": success_rule(manifest),
+    }
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)
     with progress_bar(f"bench {env.name}", total, "steps") as advance:
@@ -276,7 +284,7 @@ def success_rule(manifest: GoalManifest) -> str:
     return f"within {100 * manifest.tolerance:g} cm of the goal at each of the last {manifest.hold} steps"
 
 
-def write_film(path: Path, env: ArmEnv, episodes: Episodes, count: int, planner: str) -> Path | None:
+def write_film(path: Path, env: World, episodes: Episodes, count: int, planner: str) -> Path | None:
     """Films the first episodes; None, with a word about why, where this machine cannot render."""
     from ..envs import RenderingError
     from ..evaluation.films import film

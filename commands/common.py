@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ..envs import ArmEnv
+    from ..envs import World
     from ..models.checkpoint import Checkpoint
     from ..models.world_model import WorldModel
     from ..planner import Planner
@@ -49,7 +49,8 @@ def run_folder(config: DictConfig, command: str, name: str) -> Path:
     Raises:
         UserError: if `out` is in use.
     """
-    out = Path(config.out) if config.out else Path("runs") / command / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
+    out = Path(config.out) if config.out else Path("runs") / command / stamped
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
     return out
@@ -114,19 +115,19 @@ def load_checkpoint(config: DictConfig, device: torch.device) -> Checkpoint:
     return checkpoint
 
 
-def make_env(config: DictConfig) -> ArmEnv:
+def make_env(config: DictConfig) -> World:
     """The environment that a config describes.
 
     Raises:
         UserError: for a size that cannot be rendered, or that the encoder cannot halve four times.
     """
-    from ..envs import make
+    from ..envs import make_world
 
     pixels = check_obs(config.obs) == "pixels"
     if config.env.size % 16:
         raise UserError(f"env.size={config.env.size}: must be a multiple of 16")
     try:
-        return make(config.env.name, pixels=pixels, size=config.env.size)
+        return make_world(config.env.name, pixels=pixels, size=config.env.size)
     except ValueError as error:
         raise UserError(f"env.{error}") from None
 
@@ -160,8 +161,15 @@ def check_energy(settings: dict[str, Any]) -> None:
 
 def check_energy_of(model: WorldModel, settings: dict[str, Any]) -> None:
     """Makes sure that a model has what an energy compares."""
-    if settings["metric"] == "object" and model.readout is None:
+    if model.readout is not None:
+        return
+    if settings["metric"] == "object":
         raise UserError("energy.metric=object: the checkpoint reads no positions; train one anew, or choose slow")
+    if settings["weights"]["let_go"]:
+        weight = settings["weights"]["let_go"]
+        raise UserError(
+            f"energy.weights.let_go={weight}: the checkpoint reads no positions; train one anew, or leave it 0"
+        )
 
 
 def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, group: str = "planner") -> Planner:

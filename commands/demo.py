@@ -71,5 +71,6 @@ def run(config: DictConfig) -> None:
     )
     write_results(out / "results.json", [row], manifest.sha256)
     print(table([row]))
-    if video := write_film(out / f"{env.name}.mp4", env, episodes, len(manifest), config.planner.name):
+    name = f"{env.name.replace('/', '-')}.mp4"
+    if video := write_film(out / name, env, episodes, len(manifest), config.planner.name):
         print(f"video: {video}")

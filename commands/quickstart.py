@@ -15,7 +15,7 @@ from .train import check_model, objective, prior_settings, train, training_setti
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from ..envs import ArmEnv
+    from ..envs import World
 
 MAY_CHANGE = ("out", "workers", "device", "threads")
 """What a run may be gone on with in another way."""
@@ -28,7 +28,7 @@ def run(config: DictConfig) -> None:
     from ..training.loop import SNAPSHOT
 
     clock = [time.perf_counter()]
-    name = f"{config.env.name}-{check_obs(config.obs)}"
+    name = f"{config.env.name}-{check_obs(config.obs)}".replace("/", "-")
     out = Path(config.out or Path("runs/quickstart") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}")
     device = setup_device(config)
     env = make_env(config)
@@ -57,14 +57,16 @@ def run(config: DictConfig) -> None:
     print(f"done in {(time.perf_counter() - clock[0]) / 60:.1f} minutes: {out}")
 
 
-def _check(config: DictConfig, env: ArmEnv, length: int) -> None:
+def _check(config: DictConfig, env: World, length: int) -> None:
     """What the steps would find wrong when it is their turn, found now."""
+    from ..envs import action_size
+
     at_least(config, record_episodes=2, workers=1, episodes=1, seed=0)
     training_settings(config)
     objective(config)
     check_model(config, length)
     prior_settings(config)
-    (size,) = env.action_space.shape or (0,)
+    size = action_size(env)
     bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
 
 

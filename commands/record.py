@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
-    from ..envs import POLICIES
     from ..episodes import RecordRequest, record
 
-    if config.policy not in POLICIES:
-        raise UserError(f"policy={config.policy} is unknown; choose one of: {', '.join(POLICIES)}")
     env = make_env(config)  # whatever keeps it from being made is said before anything is written
     env.close()
+    if config.policy not in env.policies:
+        raise UserError(f"policy={config.policy} is unknown; choose one of: {', '.join(env.policies)}")
     out = Path(config.out or f"data/{config.env.name}-{config.obs}-{config.policy}")
     request = RecordRequest(
         env=config.env.name,

@@ -50,7 +50,6 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from ..envs import TASKS
     from ..episodes.progress import progress_bar
     from ..evaluation.plots import loss_curves
     from ..models.world_model import WorldModel
@@ -64,7 +63,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     prior_settings(config)
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
-    tracked = TASKS[data.manifest.request.env].tracked
+    tracked = tracked_columns(data)
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)
     if resume:
@@ -183,7 +182,6 @@ def check_model(config: DictConfig, length: int) -> None:
 
 def architecture(config: DictConfig, data: Dataset) -> Architecture:
     """What the config's model group and the data's shapes make together."""
-    from ..envs import TASKS
     from ..models.world_model import Architecture
 
     columns = data.manifest.columns
@@ -191,7 +189,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         raise UserError(f"obs={config.obs}: {data.folder} was recorded without it; it has {', '.join(sorted(columns))}")
     check_model(config, data.manifest.length)
     m = config.model
-    tracked = TASKS[data.manifest.request.env].tracked
+    tracked = tracked_columns(data)
     kind = "cnn" if config.obs == "pixels" else "mlp"
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(
@@ -206,6 +204,13 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         encoder_settings={config.obs: width},
         readout=tracked.stop - tracked.start,
     )
+
+
+def tracked_columns(data: Dataset) -> slice:
+    """The columns of `state` with the tracked points of the environment that was recorded."""
+    from ..envs import make_world
+
+    return make_world(data.manifest.request.env, pixels=False).tracked  # without pixels, which would need OpenGL
 
 
 def _latest(runs: Path) -> Path:

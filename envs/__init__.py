@@ -1,7 +1,8 @@
-"""MuJoCo arm worlds behind Gymnasium: `make("push")` here, `gymnasium.make("forearm/Push-v0")` elsewhere."""
+"""MuJoCo worlds behind Gymnasium: `make("push")` here, `gymnasium.make("forearm/Push-v0")` elsewhere."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .rendering import select_backend
@@ -10,22 +11,33 @@ select_backend()  # before anything imports mujoco
 
 import gymnasium  # noqa: E402
 
-from .arm_env import ArmEnv, Observation  # noqa: E402
-from .policies import POLICIES, make_policy  # noqa: E402
-from .policy import Policy  # noqa: E402
+from .arm_env import ArmEnv, as_arm  # noqa: E402
+from .check import check_world  # noqa: E402
+from .gymnasium_world import GymnasiumWorld  # noqa: E402
+from .policies import POLICIES  # noqa: E402
+from .registry import make_world, register, world_names  # noqa: E402
 from .rendering import RenderingError  # noqa: E402
 from .tasks import TASKS, Task  # noqa: E402
+from .world import Observation, Policy, World, action_size, make_policy  # noqa: E402
 
 __all__ = [
     "POLICIES",
     "TASKS",
     "ArmEnv",
+    "GymnasiumWorld",
     "Observation",
     "Policy",
     "RenderingError",
     "Task",
+    "World",
+    "action_size",
+    "as_arm",
+    "check_world",
     "make",
     "make_policy",
+    "make_world",
+    "register",
+    "world_names",
 ]
 
 GYMNASIUM_IDS = {
@@ -38,7 +50,7 @@ GYMNASIUM_IDS = {
 
 
 def make(name: str, **config: Any) -> ArmEnv:
-    """The environment of a task by its short name.
+    """The arm at a task, by the task's name; `make_world` makes any world by its name.
 
     Raises:
         ValueError: naming the valid names.
@@ -47,6 +59,18 @@ def make(name: str, **config: Any) -> ArmEnv:
         raise ValueError(f"env={name} is unknown; choose one of: {', '.join(TASKS)}")
     return ArmEnv(TASKS[name], **config)
 
+
+def _ogbench(name: str, **config: Any) -> World:
+    from .ogbench_world import make  # only where it is asked for, because it is an extra
+
+    return make(name, **config)
+
+
+for _task in TASKS.values():
+    register(_task.name, partial(ArmEnv, _task))
+
+for _name in ("cube-single", "cube-double", "scene"):
+    register(f"ogbench/{_name}", partial(_ogbench, f"ogbench/{_name}"))
 
 for _name, _id in GYMNASIUM_IDS.items():
     if _id not in gymnasium.registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from ..errors import UserError
 from .arm import ACTION_NAMES, JOINTS, SUBSTEPS, Arm
 from .rendering import Camera, renderer_name
 from .tasks import Task
+from .world import Observation, Policy, World
 
 STATE_SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
-Observation = dict[str, np.ndarray]
 
 
 def cube_rotation(rotation: np.ndarray) -> np.ndarray:
@@ -78,6 +80,28 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     @property
     def renderer_name(self) -> str:
         return renderer_name() if self._camera else "none"
+
+    @property
+    def budget(self) -> int:
+        return self.task.budget
+
+    @property
+    def tolerance(self) -> float:
+        return self.task.tolerance
+
+    @property
+    def tracked(self) -> slice:
+        return self.task.tracked
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def policies(self) -> Mapping[str, Callable[[ArmEnv, np.random.Generator], Policy]]:
+        from .policies import POLICIES  # here, because they look into this environment
+
+        return POLICIES
 
     # Gymnasium
 
@@ -204,3 +228,14 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self._camera is not None:
             observation["pixels"] = self._camera.render(data)
         return observation
+
+
+def as_arm(env: World, key: str) -> ArmEnv:
+    """The environment, known to be Forearm's arm.
+
+    Raises:
+        UserError: naming `key` as what needs one.
+    """
+    if not isinstance(env, ArmEnv):
+        raise UserError(f"{key}: needs Forearm's own arm, and env={env.name} is another world; leave it out")
+    return env

@@ -8,21 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arm_env import ArmEnv
 from .experts import EXPERTS
 from .policy import CLOSED, OPEN, Policy
 from .tasks import random_command
-
-
-class RandomPolicy(Policy):
-    """Actions that wander smoothly over the whole box: an autoregressive walk, clipped."""
-
-    def reset(self) -> None:
-        self._action = self.rng.uniform(-1.0, 1.0, 5)
-
-    def act(self) -> np.ndarray:
-        self._action = 0.7 * self._action + 0.7 * self.rng.normal(size=5)
-        return np.clip(self._action, -1.0, 1.0)
+from .world import RandomPolicy
 
 
 class PlayPolicy(Policy):
@@ -74,15 +63,4 @@ class ExpertPolicy(Policy):
         return self._skill.act()
 
 
-POLICIES: dict[str, type[Policy]] = {"play": PlayPolicy, "random": RandomPolicy, "expert": ExpertPolicy}
-
-
-def make_policy(name: str, env: ArmEnv, rng: np.random.Generator) -> Policy:
-    """A policy by name.
-
-    Raises:
-        ValueError: naming the valid names.
-    """
-    if name not in POLICIES:
-        raise ValueError(f"policy={name} is unknown; choose one of: {', '.join(POLICIES)}")
-    return POLICIES[name](env, rng)
+POLICIES = {"play": PlayPolicy, "random": RandomPolicy, "expert": ExpertPolicy}

@@ -63,14 +63,14 @@ def select_backend() -> str:
 
 
 class Camera:
-    """Renders one named camera of a model to (size, size, 3) uint8. Must be used in the process that built it.
+    """Renders one camera of a model, by name or number, to (size, size, 3) uint8; in the process that built it only.
 
     Raises:
         RenderingError: when no OpenGL context can be made.
         ValueError: when the model's buffer has no room for the size.
     """
 
-    def __init__(self, model: mujoco.MjModel, camera: str, size: int) -> None:
+    def __init__(self, model: mujoco.MjModel, camera: str | int, size: int) -> None:
         import mujoco
 
         buffer = model.vis.global_

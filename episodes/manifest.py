@@ -21,8 +21,8 @@ SPLITS = ("train", "val")
 class RecordRequest:
     """A set of episodes to record. Episode i depends on `seed` and i only, whoever records it and when.
 
-    env, config    what to make: `forearm.envs.make(env, **config)`; config is JSON
-    policy         who acts: play, random or expert
+    env, config    what to make: `forearm.envs.make_world(env, **config)`; config is JSON
+    policy         who acts: play, random, expert, or whoever else the environment knows
     length         steps an episode; play ignores termination, so every episode has exactly as many
     val_fraction   share of the episodes held out for validation; at least one is
     """

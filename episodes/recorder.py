@@ -22,8 +22,8 @@ from .store import DTYPES, DataError, Origin, episode_name, leftovers, read_head
 from .workers import run
 
 
-class World(Protocol):
-    """What the recorder needs of an environment (`forearm.envs.make` gives more)."""
+class Recordable(Protocol):
+    """What the recorder needs of an environment: part of `forearm.envs.World`."""
 
     @property
     def name(self) -> str: ...
@@ -44,14 +44,14 @@ class Policy(Protocol):
     def act(self) -> np.ndarray: ...
 
 
-MakeEnv = Callable[..., World]
+MakeEnv = Callable[..., Recordable]
 MakePolicy = Callable[[str, Any, np.random.Generator], Policy]
 
 
-def _make_env(name: str, **config: Any) -> World:
-    from ..envs import make  # here, because reading episodes needs no simulator
+def _make_env(name: str, **config: Any) -> Recordable:
+    from ..envs import make_world  # here, because reading episodes needs no simulator
 
-    return make(name, **config)
+    return make_world(name, **config)
 
 
 def _make_policy(name: str, env: Any, rng: np.random.Generator) -> Policy:
@@ -93,7 +93,9 @@ def record(
         return manifest
 
 
-def record_episode(request: RecordRequest, index: int, env: World, make_policy: MakePolicy) -> dict[str, np.ndarray]:
+def record_episode(
+    request: RecordRequest, index: int, env: Recordable, make_policy: MakePolicy
+) -> dict[str, np.ndarray]:
     """Acts for `request.length` steps, whether or not the task is solved on the way.
 
     Returns the columns (see store.py). Raises ValueError when an action leaves [-1, 1] or anything is not finite.
@@ -118,7 +120,7 @@ def record_episode(request: RecordRequest, index: int, env: World, make_policy: 
     return {name: array.astype(DTYPES[name], casting="same_kind", copy=False) for name, array in columns.items()}
 
 
-def _frame(env: World, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _frame(env: Recordable, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     # Copies: an environment may reuse its buffers.
     frame = {name: np.array(observation[name]) for name in ("pixels", "proprio", "state") if name in observation}
     return {**frame, "sim": np.array(env.save_state())}

@@ -27,7 +27,7 @@ from ..files import TEMPORARY, write_atomic
 
 FORMAT = 1
 DTYPES = {"pixels": "uint8", "proprio": "float32", "state": "float32", "action": "float32", "sim": "float64"}
-OPTIONAL = {"pixels"}
+OPTIONAL = {"pixels", "proprio"}
 
 _DTYPE_NAMES = {"U8": "uint8", "F32": "float32", "F64": "float64"}
 # One metadata key: safetensors writes several in random order, and the same episode should be the same bytes.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..envs import ArmEnv
+from ..envs import ArmEnv, World, as_arm
 from ..envs.tasks import Grasp
 from .closed_loop import Controller, Episodes, run_episodes
 from .controllers import Box, Imagination
@@ -48,7 +48,7 @@ class Entry:
 
 
 def run_entry(
-    env: ArmEnv,
+    env: World,
     manifest: GoalManifest,
     obs: str,
     entry: Entry,
@@ -73,6 +73,7 @@ def run_entry(
         misses.append(getattr(entry.controller, "misses", 0) - before)
         foreseen = watched.unwatch() if watched is not None else []
         seen.append(foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None)
+    grasping = env if isinstance(env, ArmEnv) and isinstance(env.task, Grasp) else None
     evaluations = getattr(entry.controller, "evaluations", 0)
     if entry.timed and not entry.alone:
         alone = [run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds] * len(runs)
@@ -92,9 +93,10 @@ def run_entry(
             kind=entry.kind,
             plan_ms_batched=None if entry.alone else float(np.median(together)),
             misses=missed if entry.alone else None,
-            drops=dropped(env, episodes) if isinstance(env.task, Grasp) else None,
+            by_task=success_by_task(goals, episodes),
+            drops=None if grasping is None else dropped(grasping, episodes),
             plan_error_cm=ahead.error_cm if ahead else None,
-            phantoms=ahead.phantoms if ahead and isinstance(env.task, Grasp) else None,
+            phantoms=ahead.phantoms if ahead and grasping is not None else None,
             violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
             **entry.labels,
         )
@@ -102,21 +104,29 @@ def run_entry(
     return rows, runs[0]
 
 
+def success_by_task(manifest: GoalManifest, episodes: Episodes) -> dict[str, float] | None:
+    """The share of successes of each task of a manifest; None where it has none, or one alone."""
+    tasks = np.array(manifest.labels)
+    names = dict.fromkeys(manifest.labels)
+    return {name: float(episodes.success[tasks == name].mean()) for name in names} if len(names) > 1 else None
+
+
 def dropped(env: ArmEnv, episodes: Episodes) -> np.ndarray:
     """(B,) whether an object was dropped."""
     return np.array([drops(env, states).any() for states in episodes.states])
 
 
-def tips(env: ArmEnv, episodes: Episodes) -> np.ndarray:
+def tips(env: World, episodes: Episodes) -> np.ndarray:
     """Where the gripper's tip was after each step, (B, budget, 3) metres."""
+    arm = as_arm(env, "energy.keep_out")
     found = np.empty((*episodes.distance.shape, 3))
     for index in np.ndindex(episodes.distance.shape):
-        env.load_state(episodes.states[index[0], index[1] + 1])
-        found[index] = env.tip
+        arm.load_state(episodes.states[index[0], index[1] + 1])
+        found[index] = arm.tip
     return found
 
 
-def _run(env: ArmEnv, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> tuple[Episodes, list[float]]:
+def _run(env: World, goals: GoalManifest, entry: Entry, seed: int, advance: Advance) -> tuple[Episodes, list[float]]:
     """Episodes of all goals, and the seconds of every plan that was made for one goal alone."""
     if not entry.alone:
         return run_episodes(env, goals, entry.controller, seed, advance), []

@@ -12,8 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..envs import ArmEnv
-from ..envs.arm_env import Observation
+from ..envs import Observation, World, action_size
 from .goals import GoalManifest
 
 Batch = dict[str, np.ndarray]
@@ -74,7 +73,7 @@ def stack(observations: list[Observation]) -> Batch:
     return {part: np.stack([observation[part] for observation in observations]) for part in observations[0]}
 
 
-def observe_goals(env: ArmEnv, manifest: GoalManifest) -> Batch:
+def observe_goals(env: World, manifest: GoalManifest) -> Batch:
     goals = []
     for state in manifest.goal:
         env.set_goal(state)
@@ -83,7 +82,7 @@ def observe_goals(env: ArmEnv, manifest: GoalManifest) -> Batch:
 
 
 def run_episodes(
-    env: ArmEnv,
+    env: World,
     manifest: GoalManifest,
     controller: Controller,
     seed: int,
@@ -98,7 +97,7 @@ def run_episodes(
     states = np.empty((problems, budget + 1, manifest.start.shape[1]))
     states[:, 0] = manifest.start
     distance = np.empty((problems, budget))
-    executed = np.empty((problems, budget, *(env.action_space.shape or ())))
+    executed = np.empty((problems, budget, action_size(env)))
     plans = np.empty(budget, int)
     act_seconds: list[float] = []
     controller.begin(manifest, observe_goals(env, manifest), seed)

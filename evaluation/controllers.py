@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..envs import ArmEnv, Policy, make_policy
+from ..envs import ArmEnv, Policy, World, as_arm, make_policy
 from ..envs.arm import ACTION_SCALE
+from ..errors import UserError
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior
 from ..models.world_model import WorldModel
@@ -44,7 +45,10 @@ PRIOR_STREAM = 1 << 40
 
 
 class Zero:
-    """The arm stands still."""
+    """The arm stands still: `size` actions A of zero."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals, seed
@@ -52,13 +56,14 @@ class Zero:
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations, states
-        return np.zeros((self._problems, 1, 5))
+        return np.zeros((self._problems, 1, self.size))
 
 
 class Random:
-    """Uniform actions, each held for a chunk like a planner's."""
+    """Uniform actions (A,), each held for a chunk like a planner's."""
 
-    def __init__(self, chunk: int) -> None:
+    def __init__(self, size: int, chunk: int) -> None:
+        self.size = size
         self.chunk = chunk
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
@@ -67,13 +72,15 @@ class Random:
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations, states
-        return np.stack([rng.uniform(-1.0, 1.0, (1, 5)) for rng in self._rngs]).repeat(self.chunk, axis=1)
+        return np.stack([rng.uniform(-1.0, 1.0, (1, self.size)) for rng in self._rngs]).repeat(self.chunk, axis=1)
 
 
 class Expert:
-    """The task's scripted expert, which sees the simulator."""
+    """The environment's scripted expert, which sees the simulator. UserError where it has none."""
 
-    def __init__(self, env: ArmEnv) -> None:
+    def __init__(self, env: World) -> None:
+        if "expert" not in env.policies:
+            raise UserError(f"planners: env={env.name} has no expert; it has the policies {', '.join(env.policies)}")
         self.env = env
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
@@ -224,7 +231,7 @@ class Imagination:
 
     def __init__(
         self,
-        env: ArmEnv,
+        env: World,
         model: WorldModel,
         planner: Planner,
         energy: Mapping[str, Any],
@@ -235,7 +242,6 @@ class Imagination:
         prior: ActionPrior | None = None,
         prior_share: float = 0.0,
     ) -> None:
-        self.env = env
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
         self.planner = planner.to(device)
@@ -243,6 +249,7 @@ class Imagination:
         self.weights = self.energy.pop("weights", {"goal": 1.0})
         box = self.energy.pop("keep_out", None)
         self.keep_out = None if box is None else Box.parse(box)
+        self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
         self.device = device
         self.execute_steps = execute_steps
@@ -306,9 +313,9 @@ class Imagination:
         terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
         if self.model.readout is not None:
             terms["let_go"] = partial(letting_go, model, self.model.readout, self._z, self.model.chunk)
-        if self.keep_out is not None:
+        if self.keep_out is not None and self.arm is not None:
             low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
-            terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.env), False, low, high)
+            terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.arm), False, low, high)
         return weighted(terms, {name: weight for name, weight in self.weights.items() if weight})
 
     def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
@@ -353,8 +360,8 @@ class PriorAlone:
 class Oracle:
     """A planner on the true simulator: the ceiling that a perfect model would reach."""
 
-    def __init__(self, env: ArmEnv, planner: Planner, energy: Mapping[str, Any]) -> None:
-        self.env = env
+    def __init__(self, env: World, planner: Planner, energy: Mapping[str, Any]) -> None:
+        self.env = as_arm(env, "planners: oracle")
         self.planner = planner
         self.energy = energy
         self.evaluations = planner.samples * planner.iterations

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..envs import ArmEnv
+from ..envs import World
 from .closed_loop import Episodes
 from .video import EpisodeFilm, FilmFrame
 
 
 def film(
-    env: ArmEnv,
+    env: World,
     episodes: Episodes,
     problems: Sequence[int],
     planner: str,

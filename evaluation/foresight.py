@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..envs import ArmEnv
+from ..envs import World
 
 LIFTED = 0.04
 """Metres above where it was from which an object counts as lifted."""
@@ -36,7 +36,7 @@ class Foresight:
     plans: int
 
 
-def foresight(env: ArmEnv, foreseen: Sequence[Foreseen], chunk: int) -> Foresight:
+def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight:
     """Executes plans of `chunk` environment steps a model step, each from the state it was made in."""
     errors, phantoms = [], []
     for plans in foreseen:
@@ -48,7 +48,7 @@ def foresight(env: ArmEnv, foreseen: Sequence[Foreseen], chunk: int) -> Foresigh
     return Foresight(100 * float(np.mean(errors)), float(np.mean(phantoms)), len(errors))
 
 
-def execute(env: ArmEnv, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
+def execute(env: World, state: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """Where the first tracked point is, (T + 1, 3) metres, under actions (T, A) from a state (F,)."""
     env.load_state(state)
     path = [env.tracked_points()[0]]

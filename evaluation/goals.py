@@ -15,7 +15,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ..envs import ArmEnv
+from ..envs import World, action_size
+from ..episodes import Dataset
 from ..errors import UserError
 from ..files import write_atomic
 
@@ -35,6 +36,7 @@ class GoalManifest:
 
     `start` and `goal` are whole simulator states (G, F) float64. An episode takes `budget` environment steps and
     succeeds if the tracked points are within `tolerance` metres of the goal's at each of the last `hold` steps.
+    `labels` name what kind each problem is of, such as a task, where there are kinds.
     """
 
     env: str
@@ -45,13 +47,15 @@ class GoalManifest:
     goal: np.ndarray
     hold: int = HOLD
     versions: dict[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start)
 
     @property
     def header(self) -> dict[str, Any]:
-        return {"schema": SCHEMA} | {k: v for k, v in asdict(self).items() if k not in ("start", "goal")}
+        left_out = ("start", "goal") if self.labels else ("start", "goal", "labels")
+        return {"schema": SCHEMA} | {k: v for k, v in asdict(self).items() if k not in left_out}
 
     @property
     def sha256(self) -> str:
@@ -70,7 +74,7 @@ class GoalManifest:
         return [self._part(slice(i, i + 1)) for i in range(len(self))]
 
     def _part(self, which: slice) -> GoalManifest:
-        return replace(self, start=self.start[which], goal=self.goal[which])
+        return replace(self, start=self.start[which], goal=self.goal[which], labels=self.labels[which])
 
     def save(self, path: Path) -> None:
         header = {"goals": json.dumps(self.header | {"sha256": self.sha256})}
@@ -88,7 +92,7 @@ class GoalManifest:
                 header = json.loads((file.metadata() or {})["goals"])
                 states = {name: file.get_tensor(name) for name in ("start", "goal")}
             schema, sha256 = header.pop("schema"), header.pop("sha256")
-            manifest = cls(**header, **states)
+            manifest = cls(**header | {"labels": tuple(header.get("labels", ()))}, **states)
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise GoalError(f"goals={path}: not a goal manifest ({error})") from None
         if schema != SCHEMA or manifest.sha256 != sha256:
@@ -96,33 +100,74 @@ class GoalManifest:
         return manifest
 
 
-def make_goals(env: ArmEnv, count: int, seed: int) -> GoalManifest:
-    """Draws `count` problems that are unsolved and stay so if nothing is done; a pure function of its arguments."""
-    import mujoco
+def make_goals(env: World, count: int, seed: int) -> GoalManifest:
+    """Draws `count` problems that are unsolved and stay so if nothing is done; a pure function of its arguments.
 
-    budget, starts, goals = env.task.budget, [], []
-    draw = 0
-    while len(starts) < count:
-        env.reset(seed=int(np.random.SeedSequence([STREAM, seed, draw]).generate_state(1)[0]))
-        draw += 1
-        start = env.save_state()
-        if not _solved_by_waiting(env, budget):
-            starts.append(start)
-            goals.append(env.goal_state())
-    return GoalManifest(
-        env.name,
-        seed,
-        budget,
-        env.task.tolerance,
-        np.stack(starts),
-        np.stack(goals),
-        versions={"mujoco": mujoco.__version__},
+    Of an environment that has tasks, they are its tasks in turn.
+
+    Raises:
+        GoalError: when hardly any problem is unsolved.
+    """
+    tasks, labels, problems = list(env.tasks), [], []
+    for draw in range(50 * count + 50):
+        task = tasks[len(problems) % len(tasks)] if tasks else None
+        options = None if task is None else {"task": task}
+        env.reset(seed=int(np.random.SeedSequence([STREAM, seed, draw]).generate_state(1)[0]), options=options)
+        problem = env.save_state(), env.goal_state()
+        if not _solved_by_waiting(env, env.budget):
+            problems.append(problem)
+            labels += [] if task is None else [task]
+        if len(problems) == count:
+            return _manifest(env, seed, env.budget, problems, labels)
+    raise GoalError(
+        f"env={env.name}: {50 * count + 50} draws gave {len(problems)} goals that are not reached by doing nothing, "
+        f"asked for are {count}: its goals must be further from its starts than tolerance={env.tolerance}"
     )
 
 
-def _solved_by_waiting(env: ArmEnv, budget: int) -> bool:
+def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) -> GoalManifest:
+    """Problems whose goal is what a held-out episode came to `ahead` steps after their start, those alone that are
+    unsolved and stay so if nothing is done. An episode of them takes twice as many steps as the recording did.
+
+    Raises:
+        GoalError: for a recording of another environment, too short, or with too few such problems.
+    """
+    request = data.manifest.request
+    if request.env != env.name:
+        raise GoalError(f"goals={data.folder}: was recorded in env={request.env}, not in this env={env.name}")
+    if not 1 <= ahead <= request.length:
+        raise GoalError(f"ahead={ahead}: must lie in 1 … {request.length}, the steps of an episode of {data.folder}")
+    states = data.load("val", ["sim"])["sim"]
+    windows = [(episode, step) for episode in range(len(states)) for step in range(request.length + 1 - ahead)]
+    problems = []
+    for index in np.random.default_rng([STREAM, seed]).permutation(len(windows)):
+        episode, step = windows[index]
+        problem = states[episode, step], states[episode, step + ahead]
+        env.load_state(problem[0])
+        env.set_goal(problem[1])
+        if not _solved_by_waiting(env, 2 * ahead):
+            problems.append(problem)
+        if len(problems) == count:
+            return _manifest(env, seed, 2 * ahead, problems, [f"{ahead} steps ahead"] * count)
+    raise GoalError(
+        f"goals={data.folder}: its held-out episodes give {len(problems)} goals that are not reached by doing nothing, "
+        f"asked for are episodes={count}"
+    )
+
+
+def _manifest(
+    env: World, seed: int, budget: int, problems: list[tuple[np.ndarray, np.ndarray]], labels: list[str]
+) -> GoalManifest:
+    import mujoco
+
+    start, goal = (np.stack(states) for states in zip(*problems, strict=True))
+    versions = {"mujoco": mujoco.__version__}
+    return GoalManifest(env.name, seed, budget, env.tolerance, start, goal, versions=versions, labels=tuple(labels))
+
+
+def _solved_by_waiting(env: World, budget: int) -> bool:
     for _ in range(budget + 1):
-        if env.distance() < env.task.tolerance:
+        if env.distance() < env.tolerance:
             return True
-        env.advance(np.zeros(env.action_space.shape or ()))
+        env.advance(np.zeros(action_size(env)))
     return False

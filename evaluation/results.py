@@ -25,11 +25,12 @@ class Row:
     """One planner on one goal manifest.
 
     `success` and `reached` are fractions of `episodes`: the goal holds at the end of the episode, and it held at any
-    step. `plan_ms_*` are milliseconds a plan (None when nothing was planned), `evaluations` energy evaluations a plan;
-    `plan_ms_batched` is the milliseconds a plan when all problems are planned in one batch. Under a deadline `misses`
-    of the `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box.
-    `drops` counts episodes in which an object was dropped; `plan_error_cm` and `phantoms` are as in `Foresight`.
-    A row pooled over planner seeds has `seed=None` and lists them in `seeds`.
+    step; `by_task` is `success` a task, where the goals are of several. `plan_ms_*` are milliseconds a plan (None when
+    nothing was planned), `evaluations` energy evaluations a plan; `plan_ms_batched` is the milliseconds a plan when all
+    problems are planned in one batch. Under a deadline `misses` of the `plans` came late, and the previous plan went
+    on. `violations` counts executed steps inside a keep-out box. `drops` counts episodes in which an object was
+    dropped; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and
+    lists them in `seeds`.
     """
 
     env: str
@@ -57,6 +58,7 @@ class Row:
     plans: int | None = None
     misses: int | None = None
     violations: int | None = None
+    by_task: dict[str, float] | None = None
     plan_error_cm: float | None = None
     phantoms: float | None = None
     note: str | None = None
@@ -81,7 +83,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses,
-        violations, plan_error_cm, phantoms and note.
+        violations, by_task, plan_error_cm, phantoms and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -275,6 +277,7 @@ def _pooled(rows: list[Row]) -> Row:
         final_distance_cm=float(np.median(distances)) if distances else None,
         **{name: _average(rows, name) for name in ("plan_error_cm", "phantoms")},
         plan_ms_p99=max(p99, default=None),
+        by_task=_mean_by_task(rows, weights),
         **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},
     )
 
@@ -287,6 +290,14 @@ def _average(rows: Sequence[Row], name: str) -> float | None:
 def _total(rows: Sequence[Row], name: str) -> int | None:
     known = _known(rows, name)
     return sum(known) if known else None
+
+
+def _mean_by_task(rows: Sequence[Row], weights: Sequence[int]) -> dict[str, float] | None:
+    tasks = rows[0].by_task
+    if not tasks or any(row.by_task is None or row.by_task.keys() != tasks.keys() for row in rows):
+        return None
+    values = [[(row.by_task or {})[task] for row in rows] for task in tasks]
+    return {task: float(np.average(value, weights=weights)) for task, value in zip(tasks, values, strict=True)}
 
 
 def _known(rows: Sequence[Row], name: str) -> list[Any]:

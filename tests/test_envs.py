@@ -13,6 +13,7 @@ from forearm.envs import POLICIES, TASKS, ArmEnv, Observation, make, make_policy
 from forearm.envs.arm import HOME, JOINTS
 from forearm.envs.arm_env import cube_rotation
 from forearm.envs.tasks import place_object, random_command
+from forearm.errors import UserError
 from gymnasium.utils.env_checker import check_env
 
 REGISTERED = sorted(name for name in gymnasium.registry if name.startswith("forearm/"))
@@ -329,7 +330,7 @@ def test_policies_repeat_with_their_generator(name: str, policy: str) -> None:
 def test_unknown_names_are_answered_with_the_valid_ones() -> None:
     with pytest.raises(ValueError, match="env=pusch is unknown; choose one of: reach, push, pickplace, stack, drawer"):
         make("pusch")
-    with pytest.raises(ValueError, match="policy=idle is unknown; choose one of: play, random, expert"):
+    with pytest.raises(UserError, match="policy=idle is unknown in env=reach; choose one of: play, random, expert"):
         make_policy("idle", make("reach", pixels=False), np.random.default_rng(0))
 
 

@@ -183,8 +183,8 @@ def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) ->
 def controllers(env: ArmEnv) -> dict[str, Controller]:
     oracle = make_planner("cem", action_space([-1] * 5, [1] * 5, 2, 2), samples=4, iterations=1, elites=0.5)
     return {
-        "zero": Zero(),
-        "random": Random(3),
+        "zero": Zero(5),
+        "random": Random(5, 3),
         "expert": Expert(env),
         "imagination": imagination(env),
         "oracle": Oracle(env, oracle, {"reduce": "min"}),
@@ -241,7 +241,7 @@ def test_what_is_no_box_is_refused(text: str) -> None:
 
 def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest) -> None:
     manifest = replace(goals, budget=12)
-    found = run_episodes(env, manifest, Random(4), seed=0)
+    found = run_episodes(env, manifest, Random(5, 4), seed=0)
     for problem in range(COUNT):
         env.load_state(manifest.start[problem])
         env.set_goal(manifest.goal[problem])
@@ -256,7 +256,7 @@ def test_the_expert_succeeds_and_zero_fails(env: ArmEnv, goals: GoalManifest) ->
     expert = run_episodes(env, goals, Expert(env), seed=0, advance=told.append)
     assert sum(told) == COUNT * goals.budget
     assert expert.success.mean() >= 0.75 and (expert.reached >= expert.success).all()
-    zero = run_episodes(env, goals, Zero(), seed=0)
+    zero = run_episodes(env, goals, Zero(5), seed=0)
     assert not zero.success.any() and not zero.reached.any()
 
 
@@ -327,7 +327,7 @@ def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManife
     assert len(episodes.energies) == 4 and all(energy.shape == (COUNT,) for energy in episodes.energies)
     assert len(episodes.act_seconds) == 4, "the episodes are those of all problems, not of the one that was timed"
 
-    few, _ = run_entry(reach, manifest, "state", Entry("zero", "floor", Zero(), [0], episodes=2, timed=False))
+    few, _ = run_entry(reach, manifest, "state", Entry("zero", "floor", Zero(5), [0], episodes=2, timed=False))
     assert few[0].episodes == 2 and few[0].evaluations == 0
 
 
