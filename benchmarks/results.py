@@ -29,7 +29,15 @@ This page is written by `python benchmarks/results.py RUN …` from the folders 
 
 def summary(runs: list[Results]) -> str:
     """A line for the first run of each task: its first planner between floors and ceilings."""
-    header = ["task", "planner", "success at the end, % [95 %]", "without planning", "expert", "ms a plan", "all in all"]
+    header = [
+        "task",
+        "planner",
+        "success at the end, % [95 %]",
+        "without planning",
+        "expert",
+        "ms a plan",
+        "all in all",
+    ]
     lines = [header]
     seen = set()
     for run in runs:

@@ -84,15 +84,16 @@ class Planned:
     """A planner that a config asks for, on an energy's settings, with its labels for the table; `prior` is the share of
     its first candidates that a learned prior offers."""
 
-    name: str
     planner: Planner
     prior: float
     energy: dict[str, Any]
     labels: dict[str, Any]
 
 
-def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float], chunk: int) -> list[Planned]:
-    """Those that a config lists and that plan: each with each of the energies and budgets; the oracle with its own.
+def make_planners(
+    config: DictConfig, low: Sequence[float], high: Sequence[float], chunk: int
+) -> dict[str, list[Planned]]:
+    """The planners that a config lists, by name: each with each of the energies and budgets; the oracle with its own.
 
     Raises:
         UserError: for a name that does not exist, or settings that a planner cannot take.
@@ -101,11 +102,11 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
 
     at_least(config, planner_seeds=0, video_episodes=0)
     energies, budgets = sweep(config)
-    planned = []
-    for name in dict.fromkeys(config.planners):
+    planned: dict[str, list[Planned]] = {}
+    for name in config.planners:
         if name not in PLANNERS and name not in WITHOUT_PLANNER:
             raise UserError(f"planners: {name} is unknown; choose from: {', '.join([*PLANNERS, *WITHOUT_PLANNER])}")
-        if name not in PLANNERS and name != "oracle":
+        if name in planned or (name not in PLANNERS and name != "oracle"):
             continue
         settings = _settings_of(name, config)
         own = name == "oracle"
@@ -117,7 +118,8 @@ def make_planners(config: DictConfig, low: Sequence[float], high: Sequence[float
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
             labels["energy"] = "simulator" if own else energy_label(energy)
-            planned.append(Planned(name, planner, values.get("prior", 0.0), energy, labels))
+            found = Planned(planner, values.get("prior", 0.0), energy, labels)
+            planned.setdefault(name, []).append(found)
     return planned
 
 
@@ -180,12 +182,12 @@ def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device:
             entries.append(Entry(name, "planner", alone, seeds))
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
-        for one in planned:
-            if one.name == name == "oracle":
+        for one in planned.get(name, []):
+            if name == "oracle":
                 oracle = Oracle(env, one.planner, {"reduce": config.oracle.reduce})
                 first = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
-            elif one.name == name:
+            else:
                 check_energy_of(model, one.energy)
                 prior = require_prior(checkpoint) if one.prior else None
                 controller = Imagination(
