@@ -236,7 +236,7 @@ def measure(
     are seconds that stages before took, to be told with them."""
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
-    from ..evaluation.controllers import Box
+    from ..evaluation.energies import Box
     from ..evaluation.plots import success_against_cost
     from ..evaluation.report import write_report
     from ..evaluation.results import pool, table, write_results

@@ -138,7 +138,7 @@ def check_energy(settings: dict[str, Any]) -> None:
     Raises:
         UserError: naming the key and the valid choices.
     """
-    from ..evaluation.controllers import METRICS, Box
+    from ..evaluation.energies import METRICS, Box
     from ..planner.energy import DISTANCES, REDUCTIONS
 
     for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS, "metric": METRICS}.items():

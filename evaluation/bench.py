@@ -11,7 +11,8 @@ import numpy as np
 from ..envs import ArmEnv, World, as_arm
 from ..envs.tasks import Grasp
 from .closed_loop import Controller, Episodes, run_episodes
-from .controllers import Box, Imagination
+from .controllers import Imagination
+from .energies import Box
 from .foresight import foresight
 from .goals import GoalManifest
 from .handling import drops

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..envs import ArmEnv, Policy, World, as_arm, make_policy
-from ..envs.arm import ACTION_SCALE
+from ..envs import Policy, World, as_arm, make_policy
 from ..errors import UserError
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior
@@ -24,24 +22,21 @@ from ..planner import (
     KeepOut,
     LatentEnergy,
     Planner,
-    PlanState,
     Proposal,
     Status,
 )
 from ..planner.energy import Sum, weighted
-from ..planner.energy import WorldModel as Imagines
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
+from .energies import METRICS, Box, Remembering, commanded_tips, letting_go
 from .foresight import Foreseen
 from .goals import GoalManifest
-from .handling import FALL
+from .proposals import PriorRollouts
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
 WATCH = 5
 """Of how many plans one is kept to be compared with what comes of it."""
-PRIOR_STREAM = 1 << 40
-"""Sets a prior's noise apart from that of the planner beside it."""
 
 
 class Zero:
@@ -97,127 +92,6 @@ class Expert:
             self.env.set_goal(goal)
             actions.append(np.clip(policy.act(), -1.0, 1.0))
         return np.stack(actions)[:, None]
-
-
-METRICS: dict[str, Callable[[WorldModel], Callable[[torch.Tensor], torch.Tensor] | None]] = {
-    "slow": lambda model: model.slow,
-    "plain": lambda model: None,
-    "object": lambda model: model.readout,
-}
-"""What of embeddings an energy compares, by name."""
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box in the world: corners (3,) in metres, written `x,y,z..x,y,z`."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-    @classmethod
-    def parse(cls, text: str) -> Box:
-        """Raises ValueError for what is no box."""
-        low, high = (np.array([float(number) for number in corner.split(",")]) for corner in text.split(".."))
-        if low.shape != (3,) or high.shape != (3,) or not (low < high).all():
-            raise ValueError(f"{text} is no box")
-        return cls(low, high)
-
-    def contains(self, points: np.ndarray) -> np.ndarray:
-        """Whether points (…, 3) lie inside."""
-        return np.all((points > self.low) & (points < self.high), axis=-1)
-
-
-def commanded_tips(command: torch.Tensor, env: ArmEnv, actions: torch.Tensor) -> torch.Tensor:
-    """Where the tip is sent, (B, N, T, 3) metres, by actions (B, N, T, A) when its command was (B, 3)."""
-    low, high = (torch.from_numpy(corner[:3]).to(actions) for corner in (env.arm.workspace.low, env.arm.workspace.high))
-    moves = actions[..., :3] * torch.from_numpy(ACTION_SCALE[:3]).to(actions)
-    position, path = command[:, None].to(actions), []
-    for move in moves.unbind(2):
-        position = (position + move).clamp(low, high)
-        path.append(position)
-    return torch.stack(path, 2)
-
-
-Readout = Callable[[torch.Tensor], torch.Tensor]
-"""Positions (…, P) in metres off embeddings (…, D)."""
-
-
-class Remembering:
-    """A world model that imagines the same actions once, for several terms of one energy."""
-
-    def __init__(self, model: Imagines) -> None:
-        self.encode = model.encode
-        self._rollout = model.rollout
-        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def rollout(self, z: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        if self._last is None or self._last[0] is not actions:
-            self._last = actions, self._rollout(z, actions)
-        return self._last[1]
-
-
-def letting_go(
-    model: Remembering,
-    readout: Callable[[torch.Tensor], torch.Tensor],
-    z: torch.Tensor,
-    chunk: int,
-    actions: torch.Tensor,
-) -> torch.Tensor:
-    """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
-
-    It falls if it is more than `FALL` lower at some later step of the plan. Letting go is the quickest way down, and
-    what lies where it should be counts for the goal however it got there.
-    """
-    height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
-    before = torch.cat((readout(z)[:, None, None, 2].expand(-1, height.shape[1], 1), height[..., :-1]), -1)
-    lowest = height.flip(-1).cummin(-1).values.flip(-1)
-    opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, chunk)).mean(-1)
-    return ((before - lowest > FALL) * opening).mean(-1)
-
-
-class PriorRollouts:
-    """Candidates that a learned action prior offers: it acts, the world model imagines what comes of it, and it goes on
-    from there.
-
-    `steps` are those of a plan, T; it answers with L at a time.
-    """
-
-    def __init__(self, model: WorldModel, prior: ActionPrior, space: ActionSpace, steps: int) -> None:
-        self.model, self.prior, self.steps = model, prior, steps
-        prior.bf16 = model.bf16
-        length = prior.architecture.segment
-        # The space of one answer, for its noise: a stream a problem, as in a planner.
-        self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
-        self._segments = -(-steps // length)
-
-    def begin(self, goal: torch.Tensor) -> None:
-        """Takes the goal's embeddings (B, D)."""
-        self._goal = self._where(goal)
-
-    def observe(self, z: torch.Tensor) -> None:
-        """Takes the present embeddings (B, D)."""
-        self._z = z
-
-    def __call__(self, state: PlanState, count: int) -> torch.Tensor:
-        """Actions (B, count, T, A), as a `Proposal` gives them."""
-        return self.imagine(state.seeds, state.count, count)
-
-    def imagine(self, seeds: Sequence[int], plans: int, count: int) -> torch.Tensor:
-        """Actions (B, count, T, A) after so many plans; problem b's depend on seeds[b] and that number alone."""
-        batch = len(self._z)
-        noise = self._answer.noise([seed + PRIOR_STREAM for seed in seeds], plans, (self._segments, count))
-        z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
-        actions = []
-        for draw in noise:
-            done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1))
-            actions.append(done)
-            if len(actions) < self._segments:
-                z = self.model.rollout(z, done[:, None])[:, 0, -1]
-        return torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
-
-    def _where(self, z: torch.Tensor) -> torch.Tensor:
-        assert self.model.readout is not None
-        return self.model.readout(z)
 
 
 class Imagination:
@@ -308,7 +182,7 @@ class Imagination:
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
         self._z = self.model.encode(observation)
-        model = Remembering(self.model)
+        model = Remembering(self.model) if self.weights.get("let_go") else self.model
         goal = LatentEnergy(model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
         if self.model.readout is not None:

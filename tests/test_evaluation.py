@@ -18,15 +18,14 @@ from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry, tips
 from forearm.evaluation.closed_loop import Batch, Controller, Episodes, run_episodes
 from forearm.evaluation.controllers import (
-    Box,
     Expert,
     Imagination,
     Oracle,
     Random,
     Zero,
     action_space,
-    commanded_tips,
 )
+from forearm.evaluation.energies import Box, commanded_tips
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.models.world_model import Architecture, WorldModel

@@ -9,9 +9,11 @@ import torch
 from forearm.cli import main
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Expert, PriorAlone, PriorRollouts, Remembering, action_space, letting_go
+from forearm.evaluation.controllers import Expert, PriorAlone, action_space
+from forearm.evaluation.energies import Remembering, letting_go
 from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
 from forearm.evaluation.goals import make_goals
+from forearm.evaluation.proposals import PriorRollouts
 from forearm.evaluation.results import read_results
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.prior import ActionPrior, PriorArchitecture

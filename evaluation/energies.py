@@ -1,0 +1,85 @@
+"""What plans on the arm are charged for, beside the planner's own energies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..envs import ArmEnv
+from ..envs.arm import ACTION_SCALE
+from ..models.world_model import WorldModel
+from ..planner.energy import WorldModel as Imagines
+from .handling import FALL
+
+METRICS: dict[str, Callable[[WorldModel], Callable[[Tensor], Tensor] | None]] = {
+    "slow": lambda model: model.slow,
+    "plain": lambda model: None,
+    "object": lambda model: model.readout,
+}
+"""What of embeddings an energy compares, by name."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box in the world: corners (3,) in metres, written `x,y,z..x,y,z`."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def parse(cls, text: str) -> Box:
+        """Raises ValueError for what is no box."""
+        low, high = (np.array([float(number) for number in corner.split(",")]) for corner in text.split(".."))
+        if low.shape != (3,) or high.shape != (3,) or not (low < high).all():
+            raise ValueError(f"{text} is no box")
+        return cls(low, high)
+
+    def contains(self, points: np.ndarray) -> np.ndarray:
+        """Whether points (…, 3) lie inside."""
+        return np.all((points > self.low) & (points < self.high), axis=-1)
+
+
+def commanded_tips(command: Tensor, env: ArmEnv, actions: Tensor) -> Tensor:
+    """Where the tip is sent, (B, N, T, 3) metres, by actions (B, N, T, A) when its command was (B, 3)."""
+    low, high = (torch.from_numpy(corner[:3]).to(actions) for corner in (env.arm.workspace.low, env.arm.workspace.high))
+    moves = actions[..., :3] * torch.from_numpy(ACTION_SCALE[:3]).to(actions)
+    position, path = command[:, None].to(actions), []
+    for move in moves.unbind(2):
+        position = (position + move).clamp(low, high)
+        path.append(position)
+    return torch.stack(path, 2)
+
+
+Readout = Callable[[Tensor], Tensor]
+"""Positions (…, P) in metres off embeddings (…, D)."""
+
+
+class Remembering:
+    """A world model that imagines the same actions once, for several terms of one energy."""
+
+    def __init__(self, model: Imagines) -> None:
+        self.encode = model.encode
+        self._rollout = model.rollout
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        if self._last is None or self._last[0] is not actions:
+            self._last = actions, self._rollout(z, actions)
+        return self._last[1]
+
+
+def letting_go(model: Imagines, readout: Readout, z: Tensor, chunk: int, actions: Tensor) -> Tensor:
+    """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
+
+    It falls if it is more than `FALL` lower at some later step of the plan. Letting go is the quickest way down, and
+    what lies where it should be counts for the goal however it got there.
+    """
+    height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
+    before = torch.cat((readout(z)[:, None, None, 2].expand(-1, height.shape[1], 1), height[..., :-1]), -1)
+    lowest = height.flip(-1).cummin(-1).values.flip(-1)
+    opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, chunk)).mean(-1)
+    return ((before - lowest > FALL) * opening).mean(-1)
