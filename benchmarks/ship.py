@@ -19,6 +19,10 @@ def main(arguments: list[str]) -> int:
         return 2
     checkpoint = Checkpoint.load(Path(arguments[0]))
     checkpoint.model.half()
+    if checkpoint.model.readout is not None:
+        checkpoint.model.readout.float()  # it adds up hundreds of features that nearly cancel
+    if checkpoint.prior is not None:
+        checkpoint.prior.half()
     print(checkpoint.save(SHIPPED / f"{checkpoint.env}-{checkpoint.obs}"))
     return 0
 
