@@ -157,13 +157,15 @@ def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
     from omegaconf import OmegaConf
 
     chosen = dict(override.split("=", 1) for override in overrides)
+    now = dict(chosen)  # a preset may choose what another one is for
     for condition, settings in presets().items():
         key, value = condition.split("=")
         default = OmegaConf.select(root, f"{key}.name" if _options(key) else key)
-        if chosen.get(key, default) != value:
+        if now.get(key, default) != value:
             continue
         for name, setting in settings.items():
             if not {name, name.split(".")[0]} & set(chosen) and OmegaConf.select(root, name) is not None:
+                now[name] = str(setting)
                 yield f"{name}={setting}"
 
 

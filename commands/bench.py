@@ -265,7 +265,7 @@ def measure(
     video = None
     if shown and config.video_episodes:
         name, episodes = shown
-        video = write_film(out / f"{name}.mp4", env, episodes, config.video_episodes, name)
+        video = write_film(out / f"{name.replace(' + ', '-')}.mp4", env, episodes, config.video_episodes, name)
     plot = success_against_cost(pool(rows), out / "success.png")
     facts["wall clock"] = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
     write_report(

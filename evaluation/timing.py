@@ -43,7 +43,7 @@ class PlanTime:
     ratio_quartiles: tuple[float, float]
 
 
-class _Products(TorchDispatchMode):
+class Products(TorchDispatchMode):
     """Remembers every product of matrices that is computed under it."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def time_plans(
     energy = LatentEnergy(model, z, goal, metric=model.slow)
     state = planner.init(problems)
     model.predictor.train()  # in evaluation mode, torch may fuse a whole layer into one operator
-    with _Products() as products:
+    with Products() as products:
         model.rollout(z, actions[:, :, : model.chunk])
     model.predictor.eval()
 

@@ -17,6 +17,7 @@ from forearm.envs import make
 from forearm.evaluation.closed_loop import observe_goals, stack
 from forearm.evaluation.controllers import Imagination, action_space
 from forearm.evaluation.goals import make_goals
+from forearm.evaluation.timing import Products
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.encoders import ENCODERS, VectorEncoder
 from forearm.models.metric import slow_metric
@@ -285,3 +286,14 @@ def test_slow_metric_weighs_directions_by_how_slowly_they_change() -> None:
     # Between windows the slow direction now rules: there, 1 unit apart in it is 10 times as far as in the other.
     one = torch.eye(2) @ rotation @ slow_metric(z @ rotation, ridge=1e-6)
     assert (one[0].norm() / one[1].norm()).item() == pytest.approx(10.0, rel=0.1)
+
+
+@pytest.mark.parametrize(("predictor", "count"), [("residual", 5), ("transformer", 7)])
+def test_a_models_matrix_products_are_all_found(predictor: str, count: int) -> None:
+    """Two embeddings, two of a block or four of a layer, and the change."""
+    model = world_model("mlp", predictor=predictor)
+    model.predictor.train()  # not to be fused
+    with Products() as products:
+        model.rollout(torch.randn(1, 6), torch.randn(1, 3, 2, 5))
+    assert len(products.calls) == count
+    assert all(product().isfinite().all() for product in products.calls)
