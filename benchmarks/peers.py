@@ -420,7 +420,6 @@ class Peer:
     @torch.no_grad()
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del states
-        self.model.bf16 = False
         latents = self.model.encode({"pixels": torch.from_numpy(observations["pixels"])})
         actions = []
         for b, (z, goal) in enumerate(zip(latents, self._goals, strict=True)):
@@ -435,7 +434,8 @@ class Peer:
 def closed_loop(out: Path, goals: int) -> None:
     """Success of peers and ours at several budgets, on the same held-out goals."""
     out.mkdir(parents=True)
-    model, env = Checkpoint.load(SHIPPED).model, make("push")
+    env = make("push")
+    model, theirs = (Checkpoint.load(SHIPPED).model for _ in range(2))  # ours multiplies in bfloat16
     manifest = make_goals(env, goals, 0)
     space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
     temperature = best_temperature(first_push(), BUDGETS[-1])
@@ -449,7 +449,7 @@ def closed_loop(out: Path, goals: int) -> None:
         for name, make_plan in peers(temperature, stepwise).items():
             if name in ("stable-worldmodel ICEM", "stable-worldmodel MPPI"):
                 continue  # one of each project: these take hours
-            entries.append(Entry(name, "planner", Peer(model, make_plan, budget), [0], labels=labels))
+            entries.append(Entry(name, "planner", Peer(theirs, make_plan, budget), [0], labels=labels))
     rows = []
     for entry in entries:
         with contextlib.redirect_stdout(io.StringIO()):
