@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from forearm.commands.doctor import machine
+from forearm.evaluation.plots import success_against_cost
 from forearm.evaluation.results import pool, read_results, table
 from forearm.evaluation.timing import time_plans, time_table
 from forearm.files import write_atomic
@@ -48,11 +49,12 @@ def main() -> None:
     ]
     for run in arguments.runs:
         found = read_results(run / "results.json")
-        first = found.rows[0]
+        first, rows = found.rows[0], pool(found.rows)
+        parts += [f"## {first.env} from {first.obs}", f"    {found.more['command']}", table(rows)]
+        if len({row.evaluations for row in rows if row.kind == "planner"}) > 1:
+            curve = success_against_cost(rows, PAGE.parent / f"success-{run.name}.png")
+            parts.append(f"![Success against milliseconds and against evaluations a plan]({curve.name})")
         parts += [
-            f"## {first.env} from {first.obs}",
-            f"    {found.more['command']}",
-            table(pool(found.rows)),
             "\n".join([f"- goals: sha256 {found.manifest}", *(f"- {k}: {v}" for k, v in found.more["facts"].items())]),
         ]
     if arguments.peers:
