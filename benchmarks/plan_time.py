@@ -21,7 +21,8 @@ from forearm.models.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
-SHARED = """Runs of whole episodes, below, shared the machine with other work, more at some times than at others: rows compare in
+SHARED = """\
+Runs of whole episodes, below, shared the machine with other work, more at some times than at others: rows compare in
 success, not in milliseconds. (Under the deadline one core was busy with something else, and the other planned.)"""
 SHIPPED = ROOT / "models" / "pretrained" / "push-pixels"
 
