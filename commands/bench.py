@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..envs import World
     from ..evaluation.bench import Entry
     from ..evaluation.closed_loop import Episodes
+    from ..evaluation.controllers import Imagination
     from ..evaluation.goals import GoalManifest
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
@@ -165,7 +166,7 @@ def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device:
     """The entries that a config lists, floors and ceilings among them. Raises UserError as `make_planners` does."""
     from ..envs import action_size
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import Expert, Imagination, Oracle, PriorAlone, Random, Zero, action_space
+    from ..evaluation.controllers import Expert, Oracle, PriorAlone, Random, Zero, action_space
 
     seeds, model, size = list(config.planner_seeds), checkpoint.model, action_size(env)
     deadline = make_deadline(config)
@@ -188,24 +189,43 @@ def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device:
                 first = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
             else:
-                check_energy_of(model, one.energy)
-                prior = require_prior(checkpoint) if one.prior else None
-                controller = Imagination(
-                    env,
-                    model,
-                    one.planner,
-                    one.energy,
-                    str(device),
-                    config.precision,
-                    config.execute_steps,
-                    deadline,
-                    prior,
-                    one.prior,
-                )
+                controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.prior, deadline)
                 label = f"{name} + prior" if one.prior else name
                 alone = deadline is not None
                 entries.append(Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels))
     return entries
+
+
+def imagination(
+    config: DictConfig,
+    env: World,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    planner: Planner,
+    energy: dict[str, Any],
+    prior: float,
+    deadline: float | None = None,
+) -> Imagination:
+    """A planner on a checkpoint's model; `prior` is the share of candidates that its action prior offers.
+
+    Raises:
+        UserError: where the checkpoint lacks what the energy compares, or a prior that is asked for.
+    """
+    from ..evaluation.controllers import Imagination
+
+    check_energy_of(checkpoint.model, energy)
+    return Imagination(
+        env,
+        checkpoint.model,
+        planner,
+        energy,
+        str(device),
+        config.precision,
+        config.execute_steps,
+        deadline,
+        require_prior(checkpoint) if prior else None,
+        prior,
+    )
 
 
 def require_prior(checkpoint: Checkpoint) -> ActionPrior:

@@ -132,6 +132,14 @@ def make_env(config: DictConfig) -> World:
         raise UserError(f"env.{error}") from None
 
 
+def check_transformer(key: str, width: int) -> None:
+    """UserError for a width that does not divide into attention heads."""
+    from ..models.predictor import HEAD
+
+    if width < HEAD or width % HEAD:
+        raise UserError(f"{key}={width}: a transformer's must be a multiple of {HEAD}")
+
+
 def check_energy(settings: dict[str, Any]) -> None:
     """Makes sure that an energy group's names exist, and that its weights and its box can be.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cli import as_dict
-from .bench import load_goals, require_prior, write_film
+from .bench import imagination, load_goals, write_film
 from .common import (
     check_energy,
-    check_energy_of,
     check_execution,
     load_checkpoint,
     make_env,
@@ -26,34 +25,21 @@ if TYPE_CHECKING:
 def run(config: DictConfig) -> None:
     from ..episodes.progress import progress_bar
     from ..evaluation.closed_loop import run_episodes
-    from ..evaluation.controllers import Imagination
     from ..evaluation.results import Row, table, write_results
 
     device = setup_device(config)
     checkpoint = load_checkpoint(config, device)
     energy = as_dict(config.energy)
     check_energy(energy)
-    check_energy_of(checkpoint.model, energy)
     planner = make_planner(
         as_dict(config.planner), checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk
     )
     check_execution(config, planner)
     env = make_env(config)
+    controller = imagination(config, env, checkpoint, device, planner, energy, config.planner.prior)
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)
-    share = config.planner.prior
-    controller = Imagination(
-        env,
-        checkpoint.model,
-        planner,
-        energy,
-        str(device),
-        config.precision,
-        config.execute_steps,
-        prior=require_prior(checkpoint) if share else None,
-        prior_share=share,
-    )
     steps = len(manifest) * manifest.budget
     with nothing_to_resume(config), progress_bar(f"demo {env.name}", steps, "steps") as advance:
         episodes = run_episodes(env, manifest, controller, config.seed, advance)

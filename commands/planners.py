@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..cli import as_dict
 from ..errors import UserError
 from ..files import write_json
-from .common import at_least, command_line, run_folder, setup_device, write_config
+from .common import at_least, check_transformer, command_line, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
     import torch
@@ -22,15 +22,13 @@ def run(config: DictConfig) -> None:
     from ..evaluation.planners import gap_table, measure_gap
     from ..evaluation.plots import gap_curves
     from ..evaluation.timing import time_table
-    from ..models.predictor import HEAD
     from ..planner import PLANNERS
     from ..planner.problems import PROBLEMS
     from .doctor import machine
 
     at_least(config, seeds=1)
     at_least(config.imagined, "imagined", samples=2, iterations=1, horizon=1, depth=1, problems=1)
-    if config.imagined.width < HEAD or config.imagined.width % HEAD:
-        raise UserError(f"imagined.width={config.imagined.width}: a transformer's must be a multiple of {HEAD}")
+    check_transformer("imagined.width", config.imagined.width)
     for key, choices in {"planners": PLANNERS, "problems": PROBLEMS}.items():
         for name in config[key]:
             if name not in choices:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import at_least, check_obs, run_folder, setup_device, write_config
+from .common import at_least, check_obs, check_transformer, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
     import torch
@@ -166,14 +166,14 @@ def check_model(config: DictConfig, length: int) -> None:
     Raises:
         UserError: naming the key and what it may be.
     """
-    from ..models.predictor import HEAD, PREDICTORS
+    from ..models.predictor import PREDICTORS
 
     m = config.model
     at_least(m, "model", chunk=1, latent=1, features=1, predictor_width=1, predictor_depth=0, encoder_width=0)
     if m.predictor not in PREDICTORS:
         raise UserError(f"model.predictor={m.predictor} is unknown; choose one of: {', '.join(PREDICTORS)}")
-    if m.predictor == "transformer" and m.predictor_width % HEAD:
-        raise UserError(f"model.predictor_width={m.predictor_width}: a transformer's must be a multiple of {HEAD}")
+    if m.predictor == "transformer":
+        check_transformer("model.predictor_width", m.predictor_width)
     if m.chunk * config.horizon > length:
         raise UserError(
             f"model.chunk={m.chunk} x horizon={config.horizon}: must be at most {length}, the steps of an episode"

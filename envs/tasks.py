@@ -210,6 +210,7 @@ class Drawer(Task):
         place_holding(arm, data, data.body("drawer").xpos, 0.0, self.handle_half)
 
 
+GRASP_WORKSPACE = Workspace.of(x=(0.36, 0.64), y=(-0.19, 0.19), z=(0.012, 0.25), yaw=(-1.0, 1.0), opening=(0, 0.04))
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -231,9 +232,7 @@ TASKS: dict[str, Task] = {
         PickPlace(
             name="pickplace",
             scene="pickplace.xml",
-            workspace=Workspace.of(
-                x=(0.36, 0.64), y=(-0.19, 0.19), z=(0.012, 0.25), yaw=(-1.0, 1.0), opening=(0, 0.04)
-            ),
+            workspace=GRASP_WORKSPACE,
             tolerance=0.04,
             budget=80,
             objects=("cube",),
@@ -241,9 +240,7 @@ TASKS: dict[str, Task] = {
         Stack(
             name="stack",
             scene="stack.xml",
-            workspace=Workspace.of(
-                x=(0.36, 0.64), y=(-0.19, 0.19), z=(0.012, 0.25), yaw=(-1.0, 1.0), opening=(0, 0.04)
-            ),
+            workspace=GRASP_WORKSPACE,
             tolerance=0.02,
             budget=80,
             objects=("cube", "base"),
