@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ..models.world_model import WorldModel
     from ..planner import Planner
 
-OBS = ("pixels", "state")
+OBS = ("pixels", "state", "pixels+proprio")
+"""What a model may see: parts of an observation, joined by +."""
 
 
 def check_obs(obs: str) -> str:
@@ -110,7 +111,7 @@ def load_checkpoint(config: DictConfig, device: torch.device) -> Checkpoint:
     checkpoint = Checkpoint.load(folder, device)
     checkpoint.require(env, obs)
     size = checkpoint.env_config.get("size")
-    if obs == "pixels" and size != config.env.size:
+    if "pixels" in obs and size != config.env.size:
         raise UserError(f"env.size={config.env.size}: the checkpoint was trained for env.size={size}")
     return checkpoint
 
@@ -123,7 +124,7 @@ def make_env(config: DictConfig) -> World:
     """
     from ..envs import make_world
 
-    pixels = check_obs(config.obs) == "pixels"
+    pixels = "pixels" in check_obs(config.obs)
     if config.env.size % 16:
         raise UserError(f"env.size={config.env.size}: must be a multiple of 16")
     try:

@@ -185,23 +185,25 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
     from ..models.world_model import Architecture
 
     columns = data.manifest.columns
-    if config.obs not in columns:
-        raise UserError(f"obs={config.obs}: {data.folder} was recorded without it; it has {', '.join(sorted(columns))}")
+    parts = config.obs.split("+")
+    for part in parts:
+        if part not in columns:
+            held = ", ".join(sorted(columns))
+            raise UserError(f"obs={config.obs}: {data.folder} was recorded without {part}; it has {held}")
     check_model(config, data.manifest.length)
     m = config.model
     tracked = tracked_columns(data)
-    kind = "cnn" if config.obs == "pixels" else "mlp"
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(
-        observations={config.obs: list(columns[config.obs].shape[1:])},
-        encoders={config.obs: kind},
+        observations={part: list(columns[part].shape[1:]) for part in parts},
+        encoders={part: "cnn" if part == "pixels" else "mlp" for part in parts},
         action_size=columns["action"].shape[1],
         chunk=m.chunk,
         latent=m.latent,
         features=m.features,
         predictor=m.predictor,
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
-        encoder_settings={config.obs: width},
+        encoder_settings={parts[0]: width},
         readout=tracked.stop - tracked.start,
     )
 

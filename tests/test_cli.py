@@ -112,7 +112,7 @@ BAD: dict[str, tuple[str, str]] = {
     "env by name": (f"record env.name=pusch {GOOD}", r"env\.name=pusch: env has no key 'env\.name'.* size"),
     "planner": (f"{BENCH} planner=cme", "planner=cme is unknown; choose one of: cem, cem_gradient"),
     "objective": (f"{TRAIN} objective=jepa", "objective=jepa is unknown; choose one of: ema, sigreg, vicreg"),
-    "obs": (f"record obs=lidar {GOOD}", "obs=lidar is unknown; choose one of: pixels, state"),
+    "obs": (f"record obs=lidar {GOOD}", "obs=lidar is unknown; choose one of: pixels, state, pixels\\+proprio"),
     "policy": (f"record policy=lazy {GOOD}", "policy=lazy is unknown; choose one of: play, random, expert"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
     "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*prior, expert, oracle"),

@@ -109,7 +109,7 @@ class Trainer:
         self.identity = {**asdict(settings), **identity, "data": data.manifest.sha256}
         self.step = 0
         self.validation: Validation | None = None
-        self._bf16 = use_bf16(settings.precision, device, pays_on_cpu=obs == "pixels")
+        self._bf16 = use_bf16(settings.precision, device, pays_on_cpu="pixels" in obs)
         self._modules = {"model": model, "objective": objective}
         self._noise = torch.Generator(device)
         self._log = out / LOG
