@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ..training.loop import Settings
     from ..training.objectives import Objective
     from ..training.prior import PriorSettings
+    from ..training.readout import ReadoutSettings
 
+REFINED = "readout_steps"
+"""Of what a checkpoint tells about itself: that its readout is refined."""
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
 )  # fmt: skip
@@ -61,7 +64,9 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
     prior_settings(config)
-    identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
+    readout_settings(config)
+    identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
+    identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = tracked_columns(data)
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
@@ -88,27 +93,39 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
                 trainer.save()
                 raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
-    if config.prior.steps:
-        learn_prior(config, data, out / CHECKPOINT, device)
+    learn_on_top(config, data, out / CHECKPOINT, device)
     return out / CHECKPOINT
 
 
-def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
-    """Adds an action prior to a trained checkpoint that has none. It takes minutes, and starts over if stopped."""
+def learn_on_top(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
+    """Refines the readout of a trained checkpoint, and adds an action prior, where the config asks for them and they
+    are not there yet. Each takes minutes, and starts over if stopped."""
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
     from ..training.prior import train_prior
+    from ..training.readout import refine_readout
+    from ..training.recorded import Recorded
 
     checkpoint = Checkpoint.load(folder, device)
-    if checkpoint.prior is not None:
+    refine = config.readout.steps and REFINED not in checkpoint.about
+    learn = config.prior.steps and checkpoint.prior is None
+    if not refine and not learn:
         return
-    settings = prior_settings(config)
     try:
-        with progress_bar("train prior", settings.steps, "steps") as advance:
-            prior = train_prior(checkpoint.model, data, settings, config.seed, config.precision, advance)
+        recorded = Recorded.embed(checkpoint.model, data, tracked_columns(data))
+        if refine:
+            settings = readout_settings(config)
+            with progress_bar("train readout", settings.steps, "steps") as advance:
+                refine_readout(checkpoint.model, *recorded, settings, config.seed, advance)
+            checkpoint = replace(checkpoint, about={**checkpoint.about, REFINED: settings.steps})
+            checkpoint.save(folder)
+        if learn:
+            settings = prior_settings(config)
+            with progress_bar("train prior", settings.steps, "steps") as advance:
+                prior = train_prior(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
+            replace(checkpoint, prior=prior).save(folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
-    replace(checkpoint, prior=prior).save(folder)
 
 
 @contextmanager
@@ -151,6 +168,18 @@ def prior_settings(config: DictConfig) -> PriorSettings:
         return PriorSettings(**settings | {"steps": max(1, settings["steps"])})
     except ValueError as error:
         raise UserError(f"prior.{error}") from None
+
+
+def readout_settings(config: DictConfig) -> ReadoutSettings:
+    """How to refine the readout, of a config. UserError for a value that cannot be."""
+    from ..training.readout import ReadoutSettings
+
+    at_least(config.readout, "readout", steps=0)
+    settings = as_dict(config.readout)
+    try:
+        return ReadoutSettings(**settings | {"steps": max(1, settings["steps"])})
+    except ValueError as error:
+        raise UserError(f"readout.{error}") from None
 
 
 def objective(config: DictConfig) -> Objective:
@@ -205,6 +234,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
         encoder_settings={parts[0]: width},
         readout=tracked.stop - tracked.start,
+        readout_width=config.readout.width if config.readout.steps else 0,
     )
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..episodes import Dataset
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
+from .recorded import Recorded
 from .schedule import warm_cosine
 
 WARMUP = 200
@@ -86,16 +86,22 @@ class Hindsight:
 
 def train_prior(
     model: WorldModel,
-    data: Dataset,
+    recorded: Recorded,
     settings: PriorSettings,
     seed: int,
     precision: str = "auto",
     advance: Callable[[int], None] = lambda steps: None,
 ) -> ActionPrior:
-    """A prior for a trained model, from the episodes it was trained on; `advance(steps)` is told of progress."""
+    """A prior for a trained model, from the episodes it was trained on; `advance(steps)` is told of progress.
+
+    It learns of positions as they are read off embeddings, for that is what it will be told when it is asked.
+    """
+    assert model.readout is not None
     device = model.metric.device
     bf16 = use_bf16(precision, device)
-    z, positions, actions = embed(model, data)
+    z, actions = recorded.z, recorded.actions
+    with torch.no_grad():
+        positions = model.readout(z.to(device)).cpu()
     architecture = PriorArchitecture(
         z.shape[-1], positions.shape[-1], actions.shape[-1], settings.segment, settings.width, settings.depth
     )
@@ -119,23 +125,3 @@ def train_prior(
         optimizer.step()
         advance(1)
     return prior.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def embed(model: WorldModel, data: Dataset, batch: int = 1000) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings (E, T + 1, D), positions read off them (E, T + 1, P) and actions (E, T, A) of the train split."""
-    assert model.readout is not None
-    device, parts = model.metric.device, list(model.architecture.observations)
-    columns = data.load("train", [*parts, "action"])
-    frames = {part: torch.from_numpy(columns[part]).flatten(0, 1) for part in parts}
-    count = len(next(iter(frames.values())))
-    z = torch.cat(
-        [
-            model.encode({part: values[i : i + batch].to(device) for part, values in frames.items()})
-            for i in range(0, count, batch)
-        ]
-    )
-    positions = model.readout(z).cpu()
-    actions = torch.from_numpy(columns["action"]).float()
-    episodes = len(actions)
-    return z.cpu().unflatten(0, (episodes, -1)), positions.unflatten(0, (episodes, -1)), actions

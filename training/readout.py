@@ -1,0 +1,92 @@
+"""Learning to read positions off embeddings, of what was seen and of what was imagined.
+
+W windows, H model steps, D latent size, P numbers of the tracked positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.world_model import WorldModel
+from .schedule import warm_cosine
+
+WARMUP = 100
+IMAGINED = 20_000
+"""Windows whose future is imagined; about as many embeddings as are encoded of a usual recording."""
+
+
+@dataclass(frozen=True)
+class ReadoutSettings:
+    """How to refine a readout. `horizon` H: how many model steps ahead it is to read what is imagined."""
+
+    steps: int = 3000
+    batch: int = 512
+    width: int = 256
+    horizon: int = 6
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch", "width", "horizon"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
+
+
+@torch.no_grad()
+def imagine(
+    model: WorldModel, z: Tensor, actions: Tensor, horizon: int, windows: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (W, H, D) imagined under recorded actions (E, T, A) from embeddings z (E, T + 1, D), and the episode
+    and the steps, (W, 1) and (W, H), that they are of."""
+    span = model.chunk * horizon
+    episodes, length = actions.shape[:2]
+    episode = torch.from_numpy(rng.integers(episodes, size=(windows, 1)))
+    start = torch.from_numpy(rng.integers(length - span + 1, size=(windows, 1)))
+    done = actions[episode, start + torch.arange(span)]
+    device = model.metric.device
+    imagined = [
+        model.rollout(first.to(device), then[:, None].to(device))[:, 0].cpu()
+        for first, then in zip(z[episode[:, 0], start[:, 0]].split(1000), done.split(1000), strict=True)
+    ]
+    return torch.cat(imagined), episode, start + model.chunk * torch.arange(1, horizon + 1)
+
+
+def refine_readout(
+    model: WorldModel,
+    z: Tensor,
+    positions: Tensor,
+    actions: Tensor,
+    settings: ReadoutSettings,
+    seed: int,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> None:
+    """Trains the part of a model's readout that has no closed form, on embeddings z (E, T + 1, D), positions
+    (E, T + 1, P) metres and actions (E, T, A) of recorded episodes; `advance(steps)` is told of progress.
+
+    Half of the examples are imagined: what is read off those is the mean of where things then were, so that a plan is
+    judged by where its actions lead, not by where the model dreams that they do.
+    """
+    readout = model.readout
+    assert readout is not None and readout.correction is not None
+    rng = np.random.default_rng(seed)
+    horizon = min(settings.horizon, actions.shape[1] // model.chunk)
+    dreamt, episode, step = imagine(model, z, actions, horizon, IMAGINED, rng)
+    pools = (z.flatten(0, 1), positions.flatten(0, 1)), (dreamt.flatten(0, 1), positions[episode, step].flatten(0, 1))
+    device = model.metric.device
+    readout.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(readout.parameters(), settings.learning_rate, weight_decay=1e-4, fused=True)
+    for k in range(settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * warm_cosine(k, settings.steps, WARMUP)
+        drawn = [rng.integers(len(pool), size=settings.batch // 2 + 1) for pool, _ in pools]
+        x, y = (torch.cat([pool[i][d] for pool, d in zip(pools, drawn, strict=True)]).to(device) for i in (0, 1))
+        loss = ((readout(x) - y) / readout.spread).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        advance(1)
+    readout.eval().requires_grad_(False)
