@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
@@ -16,16 +16,19 @@ from .common import at_least, check_obs, check_transformer, run_folder, setup_de
 if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
+    from torch import nn
 
     from ..episodes import Dataset
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
     from ..training.prior import PriorSettings
+    from ..training.temporal import TemporalSettings
 
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
 )  # fmt: skip
+S = TypeVar("S")
 
 
 def run(config: DictConfig) -> None:
@@ -54,13 +57,19 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     from ..evaluation.plots import loss_curves
     from ..models.world_model import WorldModel
     from ..training.loop import CHECKPOINT, Trainer, read_log
+    from ..training.prior import train_prior
+    from ..training.temporal import train_temporal
 
     settings = training_settings(config)
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
-    prior_settings(config)
+    length = data.manifest.length
+    stages = (
+        ("prior", prior_settings(config, length), train_prior),
+        ("temporal", temporal_settings(config, length), train_temporal),
+    )
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = tracked_columns(data)
@@ -88,27 +97,35 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
                 trainer.save()
                 raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
-    if config.prior.steps:
-        learn_prior(config, data, out / CHECKPOINT, device)
+    for name, stage, train_stage in stages:
+        if config[name].steps:
+            learn(config, data, out / CHECKPOINT, device, name, stage, train_stage)
     return out / CHECKPOINT
 
 
-def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
-    """Adds an action prior to a trained checkpoint that has none. It takes minutes, and starts over if stopped."""
+def learn(
+    config: DictConfig,
+    data: Dataset,
+    folder: Path,
+    device: torch.device,
+    name: str,
+    settings: PriorSettings | TemporalSettings,
+    train: Callable[..., nn.Module],
+) -> None:
+    """Adds to a trained checkpoint what `train` learns on its embeddings, its `name`, if it has none. It takes minutes,
+    and starts over if stopped."""
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
-    from ..training.prior import train_prior
 
     checkpoint = Checkpoint.load(folder, device)
-    if checkpoint.prior is not None:
+    if getattr(checkpoint, name) is not None:
         return
-    settings = prior_settings(config)
     try:
-        with progress_bar("train prior", settings.steps, "steps") as advance:
-            prior = train_prior(checkpoint.model, data, settings, config.seed, config.precision, advance)
+        with progress_bar(f"train {name}", settings.steps, "steps") as advance:
+            learned = train(checkpoint.model, data, settings, config.seed, config.precision, advance)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
-    replace(checkpoint, prior=prior).save(folder)
+    replace(checkpoint, **{name: learned}).save(folder)
 
 
 @contextmanager
@@ -139,18 +156,34 @@ def training_settings(config: DictConfig) -> Settings:
         raise UserError(str(error)) from None
 
 
-def prior_settings(config: DictConfig) -> PriorSettings:
-    """How to train an action prior, of a config. UserError for a value that cannot be."""
+def prior_settings(config: DictConfig, length: int) -> PriorSettings:
+    """How to train an action prior on episodes of `length` steps. UserError for a value that cannot be."""
     from ..training.prior import PriorSettings
 
-    at_least(config.prior, "prior", steps=0)
-    if config.prior.segment % config.model.chunk:
-        raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
-    settings = as_dict(config.prior)
+    settings = _stage_settings(config, "prior", PriorSettings, "segment", length)
+    if settings.segment % config.model.chunk:
+        raise UserError(f"prior.segment={settings.segment}: must be a multiple of model.chunk={config.model.chunk}")
+    return settings
+
+
+def temporal_settings(config: DictConfig, length: int) -> TemporalSettings:
+    """How to train a temporal distance on episodes of `length` steps. UserError for a value that cannot be."""
+    from ..training.temporal import TemporalSettings
+
+    return _stage_settings(config, "temporal", TemporalSettings, "nearest", length)
+
+
+def _stage_settings(config: DictConfig, name: str, settings: Callable[..., S], span: str, length: int) -> S:
+    """The settings of a stage that 0 steps leave out; they are checked either way, `span` against the `length` of
+    episodes only if there are any."""
+    at_least(config[name], name, steps=0)
+    values = as_dict(config[name])
+    if values["steps"] and values[span] > length:
+        raise UserError(f"{name}.{span}={values[span]}: must be at most {length}, the steps of an episode")
     try:
-        return PriorSettings(**settings | {"steps": max(1, settings["steps"])})
+        return settings(**values | {"steps": max(1, values["steps"])})
     except ValueError as error:
-        raise UserError(f"prior.{error}") from None
+        raise UserError(f"{name}.{error}") from None
 
 
 def objective(config: DictConfig) -> Objective:
