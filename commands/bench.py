@@ -225,6 +225,7 @@ def imagination(
         deadline,
         require_prior(checkpoint) if prior else None,
         prior,
+        checkpoint.temporal,
     )
 
 

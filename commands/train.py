@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
@@ -21,14 +21,11 @@ if TYPE_CHECKING:
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
-    from ..training.prior import PriorSettings
-    from ..training.readout import ReadoutSettings
 
-REFINED = "readout_steps"
-"""Of what a checkpoint tells about itself: that its readout is refined."""
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
 )  # fmt: skip
+S = TypeVar("S")
 
 
 def run(config: DictConfig) -> None:
@@ -63,8 +60,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
-    prior_settings(config)
-    readout_settings(config)
+    stages(config, data.manifest.length)
     identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
     identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
@@ -98,32 +94,24 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
 
 
 def learn_on_top(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
-    """Refines the readout of a trained checkpoint, and adds an action prior, where the config asks for them and they
-    are not there yet. Each takes minutes, and starts over if stopped."""
+    """Adds to a trained checkpoint what the config asks to be learned on its embeddings and is not there yet. Each
+    stage takes minutes, and starts over if stopped."""
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
-    from ..training.prior import train_prior
-    from ..training.readout import refine_readout
-    from ..training.recorded import Recorded
+    from ..training.heads import Recorded
 
     checkpoint = Checkpoint.load(folder, device)
-    refine = config.readout.steps and REFINED not in checkpoint.about
-    learn = config.prior.steps and checkpoint.prior is None
-    if not refine and not learn:
+    missing = [stage for stage in stages(config, data.manifest.length) if f"{stage.name}_steps" not in checkpoint.about]
+    if not missing:
         return
     try:
         recorded = Recorded.embed(checkpoint.model, data, tracked_columns(data))
-        if refine:
-            settings = readout_settings(config)
-            with progress_bar("train readout", settings.steps, "steps") as advance:
-                refine_readout(checkpoint.model, *recorded, settings, config.seed, advance)
-            checkpoint = replace(checkpoint, about={**checkpoint.about, REFINED: settings.steps})
+        for name, settings, train_stage in missing:
+            with progress_bar(f"train {name}", settings.steps, "steps") as advance:
+                learned = train_stage(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
+            added = {} if learned is None else {name: learned}  # a readout is the model's own
+            checkpoint = replace(checkpoint, about={**checkpoint.about, f"{name}_steps": settings.steps}, **added)
             checkpoint.save(folder)
-        if learn:
-            settings = prior_settings(config)
-            with progress_bar("train prior", settings.steps, "steps") as advance:
-                prior = train_prior(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
-            replace(checkpoint, prior=prior).save(folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
 
@@ -156,30 +144,44 @@ def training_settings(config: DictConfig) -> Settings:
         raise UserError(str(error)) from None
 
 
-def prior_settings(config: DictConfig) -> PriorSettings:
-    """How to train an action prior, of a config. UserError for a value that cannot be."""
-    from ..training.prior import PriorSettings
+class Stage(NamedTuple):
+    """What can be learned on a trained model's embeddings: its name, in configs and in a checkpoint, its settings, and
+    what trains it."""
 
-    at_least(config.prior, "prior", steps=0)
+    name: str
+    settings: Any
+    train: Callable[..., Any]
+
+
+def stages(config: DictConfig, length: int) -> list[Stage]:
+    """Those that a config asks for, in order, for episodes of `length` steps. UserError for a setting that cannot be,
+    of the others as well."""
+    from ..training.prior import PriorSettings, train_prior
+    from ..training.readout import ReadoutSettings, refine_readout
+    from ..training.temporal import TemporalSettings, train_temporal
+
     if config.prior.segment % config.model.chunk:
         raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
-    settings = as_dict(config.prior)
+    found = [
+        # The prior learns of positions as they are read.
+        Stage("readout", _stage_settings(config, "readout", ReadoutSettings), refine_readout),
+        Stage("prior", _stage_settings(config, "prior", PriorSettings, "segment", length), train_prior),
+        Stage("temporal", _stage_settings(config, "temporal", TemporalSettings, "nearest", length), train_temporal),
+    ]
+    return [stage for stage in found if config[stage.name].steps]
+
+
+def _stage_settings(config: DictConfig, name: str, settings: Callable[..., S], span: str = "", length: int = 0) -> S:
+    """The settings of a stage that 0 steps leave out; they are checked either way, `span` against the `length` of
+    episodes only if there are any."""
+    at_least(config[name], name, steps=0)
+    values = as_dict(config[name])
+    if span and values["steps"] and values[span] > length:
+        raise UserError(f"{name}.{span}={values[span]}: must be at most {length}, the steps of an episode")
     try:
-        return PriorSettings(**settings | {"steps": max(1, settings["steps"])})
+        return settings(**values | {"steps": max(1, values["steps"])})
     except ValueError as error:
-        raise UserError(f"prior.{error}") from None
-
-
-def readout_settings(config: DictConfig) -> ReadoutSettings:
-    """How to refine the readout, of a config. UserError for a value that cannot be."""
-    from ..training.readout import ReadoutSettings
-
-    at_least(config.readout, "readout", steps=0)
-    settings = as_dict(config.readout)
-    try:
-        return ReadoutSettings(**settings | {"steps": max(1, settings["steps"])})
-    except ValueError as error:
-        raise UserError(f"readout.{error}") from None
+        raise UserError(f"{name}.{error}") from None
 
 
 def objective(config: DictConfig) -> Objective:

@@ -178,7 +178,7 @@ BAD: dict[str, tuple[str, str]] = {
     "no data": ("train obs=state out={out}", "data: give the folder"),
     "missing data": ("train obs=state data=nowhere out={out}", "nowhere: no such folder; `forearm record out=nowhere`"),
     "data that is not": ("train obs=state data={run}/train out={out}", "no manifest.json, so the recording is not"),
-    "data without pixels": ("train obs=pixels data={run}/data out={out}", "obs=pixels: .*recorded without pixels; it has .*state"),
+    "data without pixels": ("train obs=pixels data={run}/data out={out}", "obs=pixels: .*without pixels; .* state"),
     "nothing to check": ("data check", "data: give the folder to check"),
     "checking nowhere": ("data check nowhere", "nowhere: no such folder"),
     "missing checkpoint": (f"bench obs=state checkpoint=nowhere {GOOD}", r"checkpoint=nowhere: no config\.json there"),

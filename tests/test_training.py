@@ -23,6 +23,7 @@ from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_bf16, use_bf16
 from forearm.models.readout import Readout
 from forearm.models.world_model import Architecture, WorldModel
+from forearm.training.heads import Recorded
 from forearm.training.loop import Settings, Trainer, read_log
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
 from forearm.training.readout import ReadoutSettings, imagine, refine_readout
@@ -211,7 +212,9 @@ def test_a_refined_readout_reads_off_what_is_imagined_where_things_then_are() ->
 
         told: list[int] = []
         before = errors()
-        refine_readout(model, z, positions, actions, ReadoutSettings(steps=600, horizon=3), 0, told.append)
+        refine_readout(
+            model, Recorded(z, positions, actions), ReadoutSettings(steps=600, horizon=3), 0, advance=told.append
+        )
         return readout, before, errors(), sum(told)
 
     readout, before, after, steps = refined()

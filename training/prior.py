@@ -15,10 +15,8 @@ from torch import Tensor
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
-from .recorded import Recorded
-from .schedule import warm_cosine
+from .heads import Recorded, draw_ahead, fit
 
-WARMUP = 200
 MOVED, STILL = 0.02, 0.2
 """Metres from which an object counts as moved, and the share of examples that are drawn whether it did or not."""
 CANDIDATES = 4
@@ -67,10 +65,7 @@ class Hindsight:
         s, rng = self.settings, np.random.default_rng([self.seed, step])
         episodes, length = self.actions.shape[:2]
         count = CANDIDATES * s.batch
-        episode, start = rng.integers(episodes, size=count), rng.integers(length - s.segment + 1, size=count)
-        # At least a segment ahead, on average `ahead`, at most to the end.
-        ahead = s.segment - 1 + rng.geometric(1 / (s.ahead - s.segment + 1), size=count)
-        then = np.minimum(start + ahead, length)
+        episode, start, then = draw_ahead(rng, episodes, length, count, s.segment, s.ahead)
         moved = (self.positions[episode, then] - self.positions[episode, start]).norm(dim=-1).numpy()
         order = np.lexsort((rng.random(count), moved < MOVED))[: s.batch]
         order = np.where(rng.random(s.batch) < STILL, rng.integers(count, size=s.batch), order)
@@ -98,7 +93,6 @@ def train_prior(
     """
     assert model.readout is not None
     device = model.metric.device
-    bf16 = use_bf16(precision, device)
     z, actions = recorded.z, recorded.actions
     with torch.no_grad():
         positions = model.readout(z.to(device)).cpu()
@@ -110,18 +104,11 @@ def train_prior(
         prior = ActionPrior(architecture).to(device)
     prior.fit_normaliser(z.flatten(0, 1).to(device), positions.flatten(0, 1).to(device))
     examples = Hindsight(z, positions, actions, settings, seed)
-    optimizer = torch.optim.AdamW(prior.parameters(), settings.learning_rate, weight_decay=1e-4, fused=True)
-    noise = torch.Generator(device)
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warm_cosine(step, settings.steps, WARMUP)
-        noise.manual_seed(seed * 1_000_003 + step)
+
+    def loss(step: int, noise: torch.Generator) -> Tensor:
         z, now, then, done = (part.to(device) for part in examples.batch(step))
         jitter = torch.randn(z.shape, generator=noise, device=device) * prior.std * settings.jitter
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = prior.loss(z + jitter, now, then, done, noise)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        advance(1)
-    return prior.eval().requires_grad_(False)
+        return prior.loss(z + jitter, now, then, done, noise)
+
+    fit(prior, loss, settings.steps, settings.learning_rate, seed, use_bf16(precision, device), advance)
+    return prior

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
-from .schedule import warm_cosine
+from .heads import Recorded, fit
 
-WARMUP = 100
 IMAGINED = 20_000
 """Windows whose future is imagined; about as many embeddings as are encoded of a usual recording."""
 
@@ -57,36 +57,31 @@ def imagine(
 
 def refine_readout(
     model: WorldModel,
-    z: Tensor,
-    positions: Tensor,
-    actions: Tensor,
+    recorded: Recorded,
     settings: ReadoutSettings,
     seed: int,
+    precision: str = "auto",
     advance: Callable[[int], None] = lambda steps: None,
 ) -> None:
-    """Trains the part of a model's readout that has no closed form, on embeddings z (E, T + 1, D), positions
-    (E, T + 1, P) metres and actions (E, T, A) of recorded episodes; `advance(steps)` is told of progress.
+    """Trains the part of a model's readout that has no closed form; `advance(steps)` is told of progress.
 
     Half of the examples are imagined: what is read off those is the mean of where things then were, so that a plan is
     judged by where its actions lead, not by where the model dreams that they do.
     """
-    readout = model.readout
+    readout, s = model.readout, settings
     assert readout is not None and readout.correction is not None
-    rng = np.random.default_rng(seed)
-    horizon = min(settings.horizon, actions.shape[1] // model.chunk)
-    dreamt, episode, step = imagine(model, z, actions, horizon, IMAGINED, rng)
+    z, positions, actions = recorded
+    horizon = min(s.horizon, actions.shape[1] // model.chunk)
+    dreamt, episode, step = imagine(model, z, actions, horizon, IMAGINED, np.random.default_rng(seed))
     pools = (z.flatten(0, 1), positions.flatten(0, 1)), (dreamt.flatten(0, 1), positions[episode, step].flatten(0, 1))
     device = model.metric.device
+
+    def loss(step: int, noise: torch.Generator) -> Tensor:
+        del noise
+        rng = np.random.default_rng([seed, step])
+        drawn = [rng.integers(len(pool), size=s.batch // 2 + 1) for pool, _ in pools]
+        seen, there = (torch.cat([pool[i][d] for pool, d in zip(pools, drawn, strict=True)]).to(device) for i in (0, 1))
+        return ((readout(seen) - there) / readout.spread).square().mean()
+
     readout.train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(readout.parameters(), settings.learning_rate, weight_decay=1e-4, fused=True)
-    for k in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warm_cosine(k, settings.steps, WARMUP)
-        drawn = [rng.integers(len(pool), size=settings.batch // 2 + 1) for pool, _ in pools]
-        x, y = (torch.cat([pool[i][d] for pool, d in zip(pools, drawn, strict=True)]).to(device) for i in (0, 1))
-        loss = ((readout(x) - y) / readout.spread).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        advance(1)
-    readout.eval().requires_grad_(False)
+    fit(readout, loss, s.steps, s.learning_rate, seed, use_bf16(precision, device), advance)
