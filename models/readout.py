@@ -6,9 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
+FEATURES = 768
+
+
 class Readout(nn.Module):
-    """Positions (…, P) in metres off embeddings (…, D): ridge regression on random features, solved in closed form,
-    and, where `width` is not 0, what a small network adds to it, nothing before its training.
+    """Positions (…, P) in metres off embeddings (…, D): ridge regression on random features, solved in closed form.
+
+    Where `width` is not 0, a linear one, and what a small network adds to it: nothing before its training, and much
+    afterwards (docs/results.md). It could not take back what random features get wrong.
 
     It is fitted after training, on embeddings that no label has shaped, so that distances between what it reads compare
     where objects are and forget how the arm is held.
@@ -22,8 +27,9 @@ class Readout(nn.Module):
     offset: Tensor
     spread: Tensor
 
-    def __init__(self, latent: int, size: int, width: int = 0, features: int = 768) -> None:
+    def __init__(self, latent: int, size: int, width: int = 0) -> None:
         super().__init__()
+        features = 0 if width else FEATURES
         generator = torch.Generator().manual_seed(0)
         self.register_buffer("mean", torch.zeros(latent))
         self.register_buffer("std", torch.ones(latent))
