@@ -159,7 +159,9 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     """An energy in a few words, such as `mse, min + 0.02 control`."""
     extra = [f" + {weight:g} {term}" for term, weight in energy["weights"].items() if term != "goal" and weight]
     metric = "" if energy["metric"] == "slow" else f", {energy['metric']}"
-    return f"{energy['distance']}, {energy['reduce']}{metric}" + "".join(extra)
+    worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {energy['ensemble_k']:g} std"}[energy["ensemble"]]
+    extra += [f" + {energy['disagreement']:g} disagreement"] if energy["disagreement"] else []
+    return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 
 
 def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:

@@ -177,7 +177,8 @@ class Imagination:
     @torch.no_grad()
     def _foresee(self, states: np.ndarray, actions: torch.Tensor) -> Foreseen:
         assert self.model.readout is not None
-        z = torch.cat((self._z[:, None], self.model.rollout(self._z, actions[:, None])[:, 0]), 1)
+        imagined = self.model.rollout(self._z, actions[:, None])[..., 0, :, :]
+        z = torch.cat((self._z[:, None].expand(*imagined.shape[:-2], 1, -1), imagined), -2)
         return Foreseen(states.copy(), actions.cpu().numpy(), self.model.readout(z)[..., :3].cpu().numpy())
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
