@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> int:
         checkpoint.model.readout.float()  # it adds up hundreds of features that nearly cancel
     if checkpoint.prior is not None:
         checkpoint.prior.half()
+    if checkpoint.temporal is not None:
+        checkpoint.temporal.half()
     print(checkpoint.save(SHIPPED / f"{checkpoint.env}-{checkpoint.obs}"))
     return 0
 

@@ -235,6 +235,7 @@ def imagination(
         deadline,
         learned,
         prior,
+        checkpoint.temporal,
     )
 
 

@@ -170,19 +170,23 @@ def check_energy(settings: dict[str, Any]) -> None:
         raise UserError(f"energy.weights.keep_out={settings['weights']['keep_out']}: needs a box, energy.keep_out")
 
 
+def check_members(members: int, settings: dict[str, Any]) -> None:
+    """UserError where an energy tells members apart of which there is one."""
+    for key, without in {"disagreement": 0.0, "ensemble": "mean"}.items():
+        if members == 1 and settings[key] != without:
+            raise UserError(
+                f"energy.{key}={settings[key]}: the model has one member; `forearm train model.members=…` trains "
+                f"several, or leave it {without}"
+            )
+
+
 def check_energy_of(model: WorldModel, settings: dict[str, Any]) -> None:
     """Makes sure that a model has what an energy compares.
 
     Raises:
         UserError: naming the key and what the model lacks.
     """
-    if model.members == 1:
-        for key, without in {"disagreement": 0.0, "ensemble": "mean"}.items():
-            if settings[key] != without:
-                raise UserError(
-                    f"energy.{key}={settings[key]}: the checkpoint's model has one member; "
-                    f"`forearm train model.members=…` trains several, or leave it {without}"
-                )
+    check_members(model.members, settings)
     if model.readout is not None:
         return
     if settings["metric"] == "object":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..cli import as_dict
 from ..errors import UserError
 from . import bench
-from .common import at_least, check_obs, command_line, flat, make_env, setup_device, write_config
-from .train import check_model, objective, prior_settings, train, training_settings
+from .common import at_least, check_members, check_obs, command_line, flat, make_env, setup_device, write_config
+from .train import check_model, objective, stages, train, training_settings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,7 +65,12 @@ def _check(config: DictConfig, env: World, length: int) -> None:
     training_settings(config)
     objective(config)
     check_model(config, length)
-    prior_settings(config)
+    stages(config, length)
+    if "temporal" in config.energy.metric and not config.temporal.steps:
+        raise UserError(f"energy.metric={config.energy.metric}: needs temporal.steps, such as 2000")
+    check_members(config.model.members, as_dict(config.energy))
+    if config.energy.weights.prior and not config.prior.steps:
+        raise UserError(f"energy.weights.prior={config.energy.weights.prior}: needs prior.steps, such as 8000")
     size = action_size(env)
     bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
-    from ..training.prior import PriorSettings
 
 SETTINGS = (
     "steps", "batch", "horizon", "learning_rate", "relax", "precision", "seed", "log_every", "validate_every",
     "save_every",
 )  # fmt: skip
+S = TypeVar("S")
 
 
 def run(config: DictConfig) -> None:
@@ -61,8 +61,9 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
-    prior_settings(config)
-    identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
+    stages(config, data.manifest.length)
+    identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
+    identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = tracked_columns(data)
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
@@ -89,27 +90,31 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
                 trainer.save()
                 raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
-    if config.prior.steps:
-        learn_prior(config, data, out / CHECKPOINT, device)
+    learn_on_top(config, data, out / CHECKPOINT, device)
     return out / CHECKPOINT
 
 
-def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
-    """Adds an action prior to a trained checkpoint that has none. It takes minutes, and starts over if stopped."""
+def learn_on_top(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
+    """Adds to a trained checkpoint what the config asks to be learned on its embeddings and is not there yet. Each
+    stage takes minutes, and starts over if stopped."""
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
-    from ..training.prior import train_prior
+    from ..training.heads import Recorded
 
     checkpoint = Checkpoint.load(folder, device)
-    if checkpoint.prior is not None:
+    missing = [stage for stage in stages(config, data.manifest.length) if f"{stage.name}_steps" not in checkpoint.about]
+    if not missing:
         return
-    settings = prior_settings(config)
     try:
-        with progress_bar("train prior", settings.steps, "steps") as advance:
-            prior = train_prior(checkpoint.model, data, settings, config.seed, config.precision, advance)
+        recorded = Recorded.embed(checkpoint.model, data, tracked_columns(data))
+        for name, settings, train_stage in missing:
+            with progress_bar(f"train {name}", settings.steps, "steps") as advance:
+                learned = train_stage(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
+            added = {} if learned is None else {name: learned}  # a readout is the model's own
+            checkpoint = replace(checkpoint, about={**checkpoint.about, f"{name}_steps": settings.steps}, **added)
+            checkpoint.save(folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
-    replace(checkpoint, prior=prior).save(folder)
 
 
 @contextmanager
@@ -140,18 +145,44 @@ def training_settings(config: DictConfig) -> Settings:
         raise UserError(str(error)) from None
 
 
-def prior_settings(config: DictConfig) -> PriorSettings:
-    """How to train an action prior, of a config. UserError for a value that cannot be."""
-    from ..training.prior import PriorSettings
+class Stage(NamedTuple):
+    """What can be learned on a trained model's embeddings: its name, in configs and in a checkpoint, its settings, and
+    what trains it."""
 
-    at_least(config.prior, "prior", steps=0)
+    name: str
+    settings: Any
+    train: Callable[..., Any]
+
+
+def stages(config: DictConfig, length: int) -> list[Stage]:
+    """Those that a config asks for, in order, for episodes of `length` steps. UserError for a setting that cannot be,
+    of the others as well."""
+    from ..training.prior import PriorSettings, train_prior
+    from ..training.readout import ReadoutSettings, refine_readout
+    from ..training.temporal import TemporalSettings, train_temporal
+
     if config.prior.segment % config.model.chunk:
         raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
-    settings = as_dict(config.prior)
+    found = [
+        # The prior learns of positions as they are read.
+        Stage("readout", _stage_settings(config, "readout", ReadoutSettings), refine_readout),
+        Stage("prior", _stage_settings(config, "prior", PriorSettings, "segment", length), train_prior),
+        Stage("temporal", _stage_settings(config, "temporal", TemporalSettings, "nearest", length), train_temporal),
+    ]
+    return [stage for stage in found if config[stage.name].steps]
+
+
+def _stage_settings(config: DictConfig, name: str, settings: Callable[..., S], span: str = "", length: int = 0) -> S:
+    """The settings of a stage that 0 steps leave out; they are checked either way, `span` against the `length` of
+    episodes only if there are any."""
+    at_least(config[name], name, steps=0)
+    values = as_dict(config[name])
+    if span and values["steps"] and values[span] > length:
+        raise UserError(f"{name}.{span}={values[span]}: must be at most {length}, the steps of an episode")
     try:
-        return PriorSettings(**settings | {"steps": max(1, settings["steps"])})
+        return settings(**values | {"steps": max(1, values["steps"])})
     except ValueError as error:
-        raise UserError(f"prior.{error}") from None
+        raise UserError(f"{name}.{error}") from None
 
 
 def objective(config: DictConfig) -> Objective:
@@ -208,6 +239,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         encoder_settings={parts[0]: width},
         readout=tracked.stop - tracked.start,
         members=m.members,
+        readout_width=config.readout.width if config.readout.steps else 0,
     )
 
 

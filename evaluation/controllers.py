@@ -13,6 +13,7 @@ from ..envs import Policy, World, as_arm, make_policy
 from ..errors import UserError
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior
+from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
 from ..planner import (
     ActionSpace,
@@ -101,6 +102,7 @@ class Imagination:
     `goal`, `control`, `let_go` (`letting_go`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
     tip is charged for every metre and step inside of. `prior` offers the share `prior_share` of each plan's first
     candidates, and is what the term of its name asks. `misses` counts plans that came after the `deadline`, in seconds.
+    `temporal` is what the metrics of that name compare by; UserError where one is named and there is none.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Imagination:
         deadline: float | None = None,
         prior: ActionPrior | None = None,
         prior_share: float = 0.0,
+        temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model
         self.model.bf16 = use_bf16(precision, device)
@@ -124,7 +127,7 @@ class Imagination:
         box = self.energy.pop("keep_out", None)
         self.keep_out = None if box is None else Box.parse(box)
         self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
-        self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model)
+        self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model, temporal)
         self.device = device
         self.execute_steps = execute_steps
         self.deadline = deadline

@@ -12,18 +12,47 @@ from torch import Tensor
 
 from ..envs import ArmEnv
 from ..envs.arm import ACTION_SCALE
+from ..errors import UserError
 from ..models.prior import ActionPrior
+from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
 from ..planner.energy import Term
 from ..planner.energy import WorldModel as Imagines
 from .handling import FALL
 
-METRICS: dict[str, Callable[[WorldModel], Callable[[Tensor], Tensor] | None]] = {
-    "slow": lambda model: model.slow,
-    "plain": lambda model: None,
-    "object": lambda model: model.readout,
+Features = Callable[[Tensor], Tensor]
+"""What is compared of embeddings (…, D), (…, F)."""
+
+
+def learned(temporal: TemporalDistance | None) -> TemporalDistance:
+    """A checkpoint's temporal distance. UserError where it has none."""
+    if temporal is None:
+        raise UserError(
+            "energy.metric: the checkpoint has no temporal distance; `forearm train temporal.steps=…` learns one"
+        )
+    return temporal
+
+
+def added(*metrics: Features) -> Features:
+    """Features whose mean squared distance is the sum of what it is of each metric's own."""
+
+    def features(z: Tensor) -> Tensor:
+        parts = [metric(z) for metric in metrics]
+        total = sum(part.shape[-1] for part in parts)
+        return torch.cat([part * (total / part.shape[-1]) ** 0.5 for part in parts], -1)
+
+    return features
+
+
+METRICS: dict[str, Callable[[WorldModel, TemporalDistance | None], Features | None]] = {
+    "slow": lambda model, temporal: model.slow,
+    "plain": lambda model, temporal: None,
+    "object": lambda model, temporal: model.readout,
+    "temporal": lambda model, temporal: learned(temporal),
+    "slow+temporal": lambda model, temporal: added(model.slow, learned(temporal)),
 }
-"""What of embeddings an energy compares, by name."""
+"""What of embeddings an energy compares, by name. Only `object` takes labels, the tracked positions; `slow` and
+`temporal` are of the same scale (a mean variance of 1 over the recording), so that they add up."""
 
 
 @dataclass(frozen=True)

@@ -114,15 +114,19 @@ def time_plans(
     )
 
 
-def in_turns(functions: Sequence[Callable[[], object]], device: torch.device, repetitions: int) -> Tensor:
-    """Seconds (R, functions) of functions called one after the other, R times, after two turns to warm up."""
+def in_turns(
+    functions: Sequence[Callable[[], object]], device: torch.device, repetitions: int, calls: int = 1
+) -> Tensor:
+    """Seconds (R, functions) a call of functions whose turns of so many calls alternate, R times after two to warm
+    up."""
 
     def seconds(function: Callable[[], object]) -> float:
         begun = time.perf_counter()
-        function()
+        for _ in range(calls):
+            function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - begun
+        return (time.perf_counter() - begun) / calls
 
     return torch.tensor([[seconds(function) for function in functions] for _ in range(repetitions + 2)])[2:]
 

@@ -19,10 +19,12 @@ from ..version import __version__
 from .encoders import ENCODERS
 from .predictor import PREDICTORS
 from .prior import ActionPrior, PriorArchitecture
+from .temporal import TemporalArchitecture, TemporalDistance
 from .world_model import Architecture, WorldModel
 
 FORMAT = 1
-WEIGHTS, PRIOR, CONFIG = "model.safetensors", "prior.safetensors", "config.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+PRIOR, TEMPORAL = "prior.safetensors", "temporal.safetensors"
 
 
 class CheckpointError(UserError):
@@ -35,7 +37,7 @@ class Checkpoint:
 
     `env` and `env_config` name the environment, `obs` the kind of observation (`pixels`, `state`), `action_low` and
     `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth knowing (data, steps, versions);
-    `prior` is an action prior that was trained for the model.
+    `prior` is an action prior and `temporal` a temporal distance that were trained for the model.
     """
 
     model: WorldModel
@@ -46,11 +48,14 @@ class Checkpoint:
     action_high: tuple[float, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
     prior: ActionPrior | None = None
+    temporal: TemporalDistance | None = None
 
     def save(self, folder: Path) -> Path:
         write_atomic(folder / WEIGHTS, _weights(self.model))
         if self.prior is not None:
             write_atomic(folder / PRIOR, _weights(self.prior))
+        if self.temporal is not None:
+            write_atomic(folder / TEMPORAL, _weights(self.temporal))
         config = {
             "format": FORMAT,
             "forearm": __version__,
@@ -62,6 +67,7 @@ class Checkpoint:
             "action_high": self.action_high,
             "about": dict(self.about),
             "prior": None if self.prior is None else asdict(self.prior.architecture),
+            "temporal": None if self.temporal is None else asdict(self.temporal.architecture),
         }
         write_json(folder / CONFIG, config)
         return folder
@@ -82,6 +88,8 @@ class Checkpoint:
             model = WorldModel(_architecture(config["architecture"]))
             told = config.get("prior")
             prior = None if told is None else ActionPrior(PriorArchitecture(**told))
+            told = config.get("temporal")
+            temporal = None if told is None else TemporalDistance(TemporalArchitecture(**told))
             checkpoint = cls(
                 model,
                 config["env"],
@@ -91,6 +99,7 @@ class Checkpoint:
                 tuple(config["action_high"]),
                 config["about"],
                 prior,
+                temporal,
             )
         except CheckpointError as error:
             raise CheckpointError(f"{folder / CONFIG}: {error}") from None
@@ -99,6 +108,8 @@ class Checkpoint:
         _load(model, folder / WEIGHTS, device)
         if prior is not None:
             _load(prior, folder / PRIOR, device)
+        if temporal is not None:
+            _load(temporal, folder / TEMPORAL, device)
         return checkpoint
 
     def require(self, env: str, obs: str, chunk: int | None = None) -> None:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class Readout(nn.Module):
-    """Positions (…, P) in metres off embeddings (…, D): ridge regression on random features, solved in closed form.
+    """Positions (…, P) in metres off embeddings (…, D): ridge regression on random features, solved in closed form,
+    and, where `width` is not 0, what a small network adds to it, nothing before its training.
 
     It is fitted after training, on embeddings that no label has shaped, so that distances between what it reads compare
     where objects are and forget how the arm is held.
@@ -19,8 +20,9 @@ class Readout(nn.Module):
     bias: Tensor
     solution: Tensor
     offset: Tensor
+    spread: Tensor
 
-    def __init__(self, latent: int, size: int, features: int = 768) -> None:
+    def __init__(self, latent: int, size: int, width: int = 0, features: int = 768) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.register_buffer("mean", torch.zeros(latent))
@@ -29,19 +31,34 @@ class Readout(nn.Module):
         self.register_buffer("bias", torch.randn(features, generator=generator))
         self.register_buffer("solution", torch.zeros(latent + features, size))
         self.register_buffer("offset", torch.zeros(size))
+        self.correction = None
+        if width:
+            self.register_buffer("spread", torch.ones(size))
+            last = nn.Linear(width, size)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.correction = nn.Sequential(
+                nn.Linear(latent, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last
+            )
 
     def fit(self, z: Tensor, positions: Tensor, ridge: float = 1e-3) -> None:
         """Least squares on embeddings (B, D) and positions (B, P)."""
         self.mean.copy_(z.mean(0))
         self.std.copy_(z.std(0).clamp_min(1e-6))
-        x = self._features(z).double()
+        x = self._features(self._normalised(z)).double()
         self.offset.copy_(positions.mean(0))
         gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         self.solution.copy_(torch.linalg.solve(gram, x.T @ (positions - self.offset).double()))
+        if self.correction is not None:
+            self.spread.copy_(positions.std(0).clamp_min(1e-3))
 
     def forward(self, z: Tensor) -> Tensor:
-        return self._features(z) @ self.solution + self.offset
+        x = self._normalised(z)
+        read = self._features(x) @ self.solution + self.offset
+        return read if self.correction is None else read + self.spread * self.correction(x)
 
-    def _features(self, z: Tensor) -> Tensor:
-        x = (z - self.mean) / self.std
+    def _normalised(self, z: Tensor) -> Tensor:
+        return (z - self.mean) / self.std
+
+    def _features(self, x: Tensor) -> Tensor:
         return torch.cat([x, torch.relu(x @ self.weight + self.bias)], -1)

@@ -23,8 +23,9 @@ class Architecture:
     """All that is needed to build a world model; written into a checkpoint's config.json.
 
     `observations` maps the parts of an observation that the model sees to their shapes; `encoders` maps the same parts
-    to names in `ENCODERS`; `readout` is how many numbers of the tracked positions are read off embeddings, 0 for none;
-    `members` E is the number of predictors over the one encoder, each of which offers a future.
+    to names in `ENCODERS`; `readout` is how many numbers of the tracked positions are read off embeddings, 0 for none,
+    and `readout_width` that of the network which refines them, 0 for none; `members` E is the number of predictors over
+    the one encoder, each of which offers a future.
     """
 
     observations: dict[str, list[int]]
@@ -37,6 +38,7 @@ class Architecture:
     predictor_settings: dict[str, int] = field(default_factory=dict)
     encoder_settings: dict[str, dict[str, int]] = field(default_factory=dict)
     readout: int = 0
+    readout_width: int = 0
     members: int = 1
 
     def __post_init__(self) -> None:
@@ -74,7 +76,8 @@ class WorldModel(nn.Module):
         self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
 
         self.register_buffer("metric", torch.eye(architecture.latent))
-        self.readout = Readout(architecture.latent, architecture.readout) if architecture.readout else None
+        a = architecture
+        self.readout = Readout(a.latent, a.readout, a.readout_width) if a.readout else None
 
     @property
     def chunk(self) -> int:

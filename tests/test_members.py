@@ -28,6 +28,7 @@ from forearm.training import loop
 from forearm.training.loop import Settings, Trainer, read_log
 from forearm.training.members import draw_lots, members_loss
 from forearm.training.objectives import make_objective
+from forearm.training.readout import imagine
 from torch import Tensor
 
 SHIPPED = sorted(path.parent for path in (Path(models.__file__).parent / "pretrained").glob("*/config.json"))
@@ -187,6 +188,17 @@ def test_the_nearest_member_learns_and_the_others_their_share() -> None:
     assert members_loss(error, both, 1.0).item() == pytest.approx(mean)
     assert members_loss(error, one, 1.0).item() == pytest.approx(drawn)
     assert members_loss(error, both, 0.3).item() == pytest.approx(0.7 * nearest + 0.3 * mean)
+
+
+def test_a_readout_learns_from_the_future_that_came_nearest() -> None:
+    model, z, actions = small(3), normal(6, 11, 4), normal(6, 10, 2, seed=1).clamp(-1, 1)
+    imagined, episode, step = imagine(model, z, actions, horizon=3, windows=40, rng=np.random.default_rng(0))
+    assert imagined.shape == (40, 3, 4) and step.shape == (40, 3)
+    start = step[:, :1] - 2
+    futures = model.rollout(z[episode[:, 0], start[:, 0]], actions[episode, start + torch.arange(6)][:, None])[:, :, 0]
+    off = (futures - z[episode, step]).square().mean((-1, -2))
+    torch.testing.assert_close(imagined, torch.stack([futures[off[:, w].argmin(), w] for w in range(40)]))
+    assert len(off.argmin(0).unique()) == 3
 
 
 def test_lots_are_drawn_by_episode_and_leave_none_out() -> None:

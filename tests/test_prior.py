@@ -143,11 +143,17 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
     assert main(["record", "env=pickplace", "episodes=6", "length=20", "workers=1", "obs=state", f"out={data}"]) == 0
     tiny = ["model.latent=8", "model.features=16", "model.predictor_width=16", "model.encoder_width=8", "batch=8"]
     short = ["steps=4", "prior.steps=3", "prior.batch=8", "prior.width=16", "prior.depth=1", "device=cpu", "threads=1"]
+    short += ["readout.steps=2", "readout.width=8"]
     train = ["train", f"data={data}", "obs=state", f"out={out}", *tiny, *short]
     assert main(train) == 0
-    weights = (out / "checkpoint" / "prior.safetensors").read_bytes()
+    learned = Checkpoint.load(out / "checkpoint")
+    assert learned.about["readout_steps"] == 2
+    assert learned.model.readout is not None and learned.model.readout.correction is not None
+    assert learned.model.readout.correction[-1].get_parameter("weight").abs().max() > 0
+    weights = [(out / "checkpoint" / f"{name}.safetensors").read_bytes() for name in ("prior", "model")]
     assert main([*train, "resume=true"]) == 0
-    assert (out / "checkpoint" / "prior.safetensors").read_bytes() == weights, "one that is there stays"
+    again = [(out / "checkpoint" / f"{name}.safetensors").read_bytes() for name in ("prior", "model")]
+    assert again == weights, "what is there stays"
     bench = ["bench", "env=pickplace", "obs=state", f"checkpoint={out / 'checkpoint'}", "episodes=2", "threads=1"]
     bench += ["planners=[shooting,prior]", "planner=shooting", "planner.prior=1.0", "planner.samples=4"]
     bench += ["planner.iterations=1", "planner_seeds=[0]", "energy.metric=object", "video_episodes=0"]
@@ -159,8 +165,12 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior=2.0", f"out={tmp_path / 'no'}"]) == 2
     assert "planner.prior=2.0: must lie in 0 … 1" in capsys.readouterr().err
-    assert main(["train", f"data={data}", "obs=state", f"out={tmp_path / 'no'}", "prior.segment=3"]) == 2
-    assert "prior.segment=3: must be a multiple of model.chunk=2" in capsys.readouterr().err
+    for setting, message in (
+        ("prior.segment=3", "prior.segment=3: must be a multiple of model.chunk=2"),
+        ("readout.horizon=0", "readout.horizon=0: must be at least 1"),
+    ):
+        assert main(["train", f"data={data}", "obs=state", f"out={tmp_path / 'no'}", setting]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_without_a_prior_bench_says_how_to_get_one(state_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

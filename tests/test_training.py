@@ -23,8 +23,10 @@ from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_bf16, use_bf16
 from forearm.models.readout import Readout
 from forearm.models.world_model import Architecture, WorldModel
+from forearm.training.heads import Recorded
 from forearm.training.loop import Settings, Trainer, read_log
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
+from forearm.training.readout import ReadoutSettings, imagine, refine_readout
 from forearm.training.validation import COLLAPSED, Validation, effective_rank, validate
 from safetensors.torch import load_file
 from torch import Tensor
@@ -180,6 +182,46 @@ class PerfectModel(WorldModel):
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         moves = actions.unflatten(2, (-1, self.chunk)).sum(3).cumsum(2)
         return z[:, None, None] + self.knows * torch.cat([moves, torch.zeros_like(moves)[..., :1]], -1)
+
+
+class Dreamer(PerfectModel):
+    """What it imagines lies a metre further on than it should, and can be told from what is seen."""
+
+    def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        return super().rollout(z, actions) + torch.tensor([1.0, 0.0, 2.0])
+
+
+def test_a_refined_readout_reads_off_what_is_imagined_where_things_then_are() -> None:
+    start, actions = normal(301, 1, 2)[1:], 0.2 * normal(300, 12, 2)
+    z = torch.cat((torch.cat((start, start + actions.cumsum(1)), 1), 0.5 * normal(300, 13, 1)), -1)
+    positions = torch.sin(z[..., :2])
+
+    def refined() -> tuple[Readout, list[float], list[float], int]:
+        torch.manual_seed(0)
+        model = Dreamer(Architecture({"state": [3]}, {"state": "mlp"}, 2, 1, 3, 8, readout=2, readout_width=64))
+        readout = model.readout
+        assert readout is not None
+        readout.fit(z.flatten(0, 1), positions.flatten(0, 1))
+        dreamt, episode, step = imagine(model, z, actions, 3, 500, np.random.default_rng(5))
+        torch.testing.assert_close(dreamt[..., :2], z[episode, step, :2] + torch.tensor([1.0, 0.0]))
+
+        def errors() -> list[float]:
+            pairs = (z, positions), (dreamt, positions[episode, step])
+            with torch.no_grad():
+                return [float((readout(seen) - there).norm(dim=-1).mean()) for seen, there in pairs]
+
+        told: list[int] = []
+        before = errors()
+        refine_readout(
+            model, Recorded(z, positions, actions), ReadoutSettings(steps=600, horizon=3), 0, advance=told.append
+        )
+        return readout, before, errors(), sum(told)
+
+    readout, before, after, steps = refined()
+    assert steps == 600 and not any(p.requires_grad for p in readout.parameters())
+    assert before[1] > 0.4 and after[1] < 0.1 and after[0] < 0.1, (before, after)
+    again = refined()[0].state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in readout.state_dict().items())
 
 
 def pushed_windows(count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

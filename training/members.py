@@ -35,3 +35,9 @@ def members_loss(error: Tensor, lots: Tensor, relax: float) -> Tensor:
     window = error.flatten(2).mean(-1)
     drawn = (window.T * lots).sum(1) / lots.sum(1)
     return (1 - relax) * window.amin(0).mean() + relax * drawn.mean()
+
+
+def nearest(futures: Tensor, truth: Tensor) -> Tensor:
+    """Of each window, the future (B, H, D) that came nearest to what happened (B, H, D), of futures (E, B, H, D)."""
+    chosen = (futures - truth).square().mean((-1, -2)).argmin(0)
+    return futures[chosen, torch.arange(len(chosen), device=chosen.device)]

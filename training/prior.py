@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..episodes import Dataset
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
-from .schedule import warm_cosine
+from .heads import Recorded, draw_ahead, fit
 
-WARMUP = 200
 MOVED, STILL = 0.02, 0.2
 """Metres from which an object counts as moved, and the share of examples that are drawn whether it did or not."""
 CANDIDATES = 4
@@ -67,10 +65,7 @@ class Hindsight:
         s, rng = self.settings, np.random.default_rng([self.seed, step])
         episodes, length = self.actions.shape[:2]
         count = CANDIDATES * s.batch
-        episode, start = rng.integers(episodes, size=count), rng.integers(length - s.segment + 1, size=count)
-        # At least a segment ahead, on average `ahead`, at most to the end.
-        ahead = s.segment - 1 + rng.geometric(1 / (s.ahead - s.segment + 1), size=count)
-        then = np.minimum(start + ahead, length)
+        episode, start, then = draw_ahead(rng, episodes, length, count, s.segment, s.ahead)
         moved = (self.positions[episode, then] - self.positions[episode, start]).norm(dim=-1).numpy()
         order = np.lexsort((rng.random(count), moved < MOVED))[: s.batch]
         order = np.where(rng.random(s.batch) < STILL, rng.integers(count, size=s.batch), order)
@@ -86,16 +81,21 @@ class Hindsight:
 
 def train_prior(
     model: WorldModel,
-    data: Dataset,
+    recorded: Recorded,
     settings: PriorSettings,
     seed: int,
     precision: str = "auto",
     advance: Callable[[int], None] = lambda steps: None,
 ) -> ActionPrior:
-    """A prior for a trained model, from the episodes it was trained on; `advance(steps)` is told of progress."""
+    """A prior for a trained model, from the episodes it was trained on; `advance(steps)` is told of progress.
+
+    It learns of positions as they are read off embeddings, for that is what it will be told when it is asked.
+    """
+    assert model.readout is not None
     device = model.metric.device
-    bf16 = use_bf16(precision, device)
-    z, positions, actions = embed(model, data)
+    z, actions = recorded.z, recorded.actions
+    with torch.no_grad():
+        positions = model.readout(z.to(device)).cpu()
     architecture = PriorArchitecture(
         z.shape[-1], positions.shape[-1], actions.shape[-1], settings.segment, settings.width, settings.depth
     )
@@ -104,38 +104,11 @@ def train_prior(
         prior = ActionPrior(architecture).to(device)
     prior.fit_normaliser(z.flatten(0, 1).to(device), positions.flatten(0, 1).to(device))
     examples = Hindsight(z, positions, actions, settings, seed)
-    optimizer = torch.optim.AdamW(prior.parameters(), settings.learning_rate, weight_decay=1e-4, fused=True)
-    noise = torch.Generator(device)
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warm_cosine(step, settings.steps, WARMUP)
-        noise.manual_seed(seed * 1_000_003 + step)
+
+    def loss(step: int, noise: torch.Generator) -> Tensor:
         z, now, then, done = (part.to(device) for part in examples.batch(step))
         jitter = torch.randn(z.shape, generator=noise, device=device) * prior.std * settings.jitter
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = prior.loss(z + jitter, now, then, done, noise)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        advance(1)
-    return prior.eval().requires_grad_(False)
+        return prior.loss(z + jitter, now, then, done, noise)
 
-
-@torch.no_grad()
-def embed(model: WorldModel, data: Dataset, batch: int = 1000) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings (E, T + 1, D), positions read off them (E, T + 1, P) and actions (E, T, A) of the train split."""
-    assert model.readout is not None
-    device, parts = model.metric.device, list(model.architecture.observations)
-    columns = data.load("train", [*parts, "action"])
-    frames = {part: torch.from_numpy(columns[part]).flatten(0, 1) for part in parts}
-    count = len(next(iter(frames.values())))
-    z = torch.cat(
-        [
-            model.encode({part: values[i : i + batch].to(device) for part, values in frames.items()})
-            for i in range(0, count, batch)
-        ]
-    )
-    positions = model.readout(z).cpu()
-    actions = torch.from_numpy(columns["action"]).float()
-    episodes = len(actions)
-    return z.cpu().unflatten(0, (episodes, -1)), positions.unflatten(0, (episodes, -1)), actions
+    fit(prior, loss, settings.steps, settings.learning_rate, seed, use_bf16(precision, device), advance)
+    return prior

@@ -1,0 +1,84 @@
+"""What the stages after the world model share, which learn on its embeddings and leave it as it is.
+
+E episodes, T environment steps an episode, A action size, D latent size, P numbers of the tracked positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..episodes import Dataset
+from ..models.world_model import WorldModel
+from .schedule import warm_cosine
+
+WARMUP = 200
+
+
+class Recorded(NamedTuple):
+    """A recording as a trained model sees it: embeddings z (E, T + 1, D), the tracked positions (E, T + 1, P) in metres
+    and actions (E, T, A)."""
+
+    z: Tensor
+    positions: Tensor
+    actions: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def embed(cls, model: WorldModel, data: Dataset, tracked: slice, batch: int = 1000) -> Recorded:
+        """The train split; `tracked` are the columns of `state` with the positions."""
+        device, parts = model.metric.device, list(model.architecture.observations)
+        columns = data.load("train", list(dict.fromkeys([*parts, "state", "action"])))
+        frames = {part: torch.from_numpy(columns[part]).flatten(0, 1) for part in parts}
+        count = len(next(iter(frames.values())))
+        z = torch.cat(
+            [
+                model.encode({part: values[i : i + batch].to(device) for part, values in frames.items()}).cpu()
+                for i in range(0, count, batch)
+            ]
+        )
+        positions = torch.from_numpy(columns["state"][..., tracked])
+        return cls(z.unflatten(0, positions.shape[:2]), positions, torch.from_numpy(columns["action"]).float())
+
+
+def draw_ahead(
+    rng: np.random.Generator, episodes: int, length: int, count: int, least: int, mean: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, steps and later steps (count,) of episodes of T = `length` steps: hindsight, what came is what was wanted.
+
+    At least `least` steps ahead, on average `mean`, at most to the end.
+    """
+    episode, start = rng.integers(episodes, size=count), rng.integers(length - least + 1, size=count)
+    ahead = least - 1 + rng.geometric(1 / (mean - least + 1), size=count)
+    return episode, start, np.minimum(start + ahead, length)
+
+
+def fit(
+    head: nn.Module,
+    loss: Callable[[int, torch.Generator], Tensor],
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    bf16: bool,
+    advance: Callable[[int], None],
+) -> None:
+    """Trains a head in place. `loss(step, noise)` gets a generator whose numbers are a function of seed and step;
+    `advance(steps)` is told of progress."""
+    device = next(head.parameters()).device
+    optimizer = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=1e-4, fused=True)
+    noise = torch.Generator(device)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * warm_cosine(step, steps, WARMUP)
+        noise.manual_seed(seed * 1_000_003 + step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            value = loss(step, noise)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        advance(1)
+    head.eval().requires_grad_(False)
