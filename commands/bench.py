@@ -159,7 +159,9 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     """An energy in a few words, such as `mse, min + 0.02 control`."""
     extra = [f" + {weight:g} {term}" for term, weight in energy["weights"].items() if term != "goal" and weight]
     metric = "" if energy["metric"] == "slow" else f", {energy['metric']}"
-    return f"{energy['distance']}, {energy['reduce']}{metric}" + "".join(extra)
+    worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {energy['ensemble_k']:g} std"}[energy["ensemble"]]
+    extra += [f" + {energy['disagreement']:g} disagreement"] if energy["disagreement"] else []
+    return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 
 
 def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
@@ -214,6 +216,14 @@ def imagination(
     from ..evaluation.controllers import Imagination
 
     check_energy_of(checkpoint.model, energy)
+    weight = energy["weights"]["prior"]
+    asked = [key for key, value in (("planner.prior", prior), ("energy.weights.prior", weight)) if value]
+    learned = require_prior(checkpoint, asked[0]) if asked else None
+    if learned is not None and weight and planner.space.steps < (length := learned.architecture.segment):
+        raise UserError(
+            f"energy.weights.prior={weight}: plans of {planner.space.steps} steps are too short to judge, for the "
+            f"checkpoint's prior does {length} at a time; raise planner.horizon"
+        )
     return Imagination(
         env,
         checkpoint.model,
@@ -223,16 +233,16 @@ def imagination(
         config.precision,
         config.execute_steps,
         deadline,
-        require_prior(checkpoint) if prior else None,
+        learned,
         prior,
         checkpoint.temporal,
     )
 
 
-def require_prior(checkpoint: Checkpoint) -> ActionPrior:
-    """Its action prior. UserError where it has none."""
+def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionPrior:
+    """Its action prior. UserError, naming the key that asks for it, where it has none."""
     if checkpoint.prior is None:
-        raise UserError("planner.prior: the checkpoint has no action prior; `forearm train prior.steps=…` learns one")
+        raise UserError(f"{key}: the checkpoint has no action prior; `forearm train prior.steps=…` learns one")
     return checkpoint.prior
 
 

@@ -148,14 +148,16 @@ def check_energy(settings: dict[str, Any]) -> None:
         UserError: naming the key and the valid choices.
     """
     from ..evaluation.energies import METRICS, Box
-    from ..planner.energy import DISTANCES, REDUCTIONS
+    from ..planner.energy import DISTANCES, ENSEMBLES, REDUCTIONS
 
-    for key, choices in {"distance": DISTANCES, "reduce": REDUCTIONS, "metric": METRICS}.items():
+    names = {"distance": DISTANCES, "reduce": REDUCTIONS, "metric": METRICS, "ensemble": ENSEMBLES}
+    for key, choices in names.items():
         if settings[key] not in choices:
             raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
-    for term, weight in settings["weights"].items():
-        if not weight >= 0:
-            raise UserError(f"energy.weights.{term}={weight}: must not be negative")
+    numbers = {key: settings[key] for key in ("ensemble_k", "disagreement")}
+    for key, value in {**numbers, **{f"weights.{term}": value for term, value in settings["weights"].items()}}.items():
+        if not value >= 0:
+            raise UserError(f"energy.{key}={value}: must not be negative")
     if settings["keep_out"] is not None:
         try:
             Box.parse(settings["keep_out"])
@@ -168,8 +170,23 @@ def check_energy(settings: dict[str, Any]) -> None:
         raise UserError(f"energy.weights.keep_out={settings['weights']['keep_out']}: needs a box, energy.keep_out")
 
 
+def check_members(members: int, settings: dict[str, Any]) -> None:
+    """UserError where an energy tells members apart of which there is one."""
+    for key, without in {"disagreement": 0.0, "ensemble": "mean"}.items():
+        if members == 1 and settings[key] != without:
+            raise UserError(
+                f"energy.{key}={settings[key]}: the model has one member; `forearm train model.members=…` trains "
+                f"several, or leave it {without}"
+            )
+
+
 def check_energy_of(model: WorldModel, settings: dict[str, Any]) -> None:
-    """Makes sure that a model has what an energy compares."""
+    """Makes sure that a model has what an energy compares.
+
+    Raises:
+        UserError: naming the key and what the model lacks.
+    """
+    check_members(model.members, settings)
     if model.readout is not None:
         return
     if settings["metric"] == "object":

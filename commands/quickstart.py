@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..cli import as_dict
 from ..errors import UserError
 from . import bench
-from .common import at_least, check_obs, command_line, flat, make_env, setup_device, write_config
+from .common import at_least, check_members, check_obs, command_line, flat, make_env, setup_device, write_config
 from .train import check_model, objective, stages, train, training_settings
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ def _check(config: DictConfig, env: World, length: int) -> None:
     stages(config, length)
     if "temporal" in config.energy.metric and not config.temporal.steps:
         raise UserError(f"energy.metric={config.energy.metric}: needs temporal.steps, such as 2000")
+    check_members(config.model.members, as_dict(config.energy))
+    if config.energy.weights.prior and not config.prior.steps:
+        raise UserError(f"energy.weights.prior={config.energy.weights.prior}: needs prior.steps, such as 8000")
     size = action_size(env)
     bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..training.objectives import Objective
 
 SETTINGS = (
-    "steps", "batch", "horizon", "learning_rate", "precision", "seed", "log_every", "validate_every", "save_every",
+    "steps", "batch", "horizon", "learning_rate", "relax", "precision", "seed", "log_every", "validate_every",
+    "save_every",
 )  # fmt: skip
 S = TypeVar("S")
 
@@ -200,7 +201,8 @@ def check_model(config: DictConfig, length: int) -> None:
     from ..models.predictor import PREDICTORS
 
     m = config.model
-    at_least(m, "model", chunk=1, latent=1, features=1, predictor_width=1, predictor_depth=0, encoder_width=0)
+    sizes = {"chunk": 1, "latent": 1, "features": 1, "predictor_width": 1, "predictor_depth": 0, "encoder_width": 0}
+    at_least(m, "model", **sizes, members=1)
     if m.predictor not in PREDICTORS:
         raise UserError(f"model.predictor={m.predictor} is unknown; choose one of: {', '.join(PREDICTORS)}")
     if m.predictor == "transformer":
@@ -236,6 +238,7 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
         encoder_settings={parts[0]: width},
         readout=tracked.stop - tracked.start,
+        members=m.members,
         readout_width=config.readout.width if config.readout.steps else 0,
     )
 

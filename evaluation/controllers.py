@@ -29,7 +29,7 @@ from ..planner import (
 from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
-from .energies import METRICS, Box, Remembering, commanded_tips, letting_go
+from .energies import METRICS, Box, Remembering, Unlikely, commanded_tips, letting_go
 from .foresight import Foreseen
 from .goals import GoalManifest
 from .proposals import PriorRollouts
@@ -99,10 +99,10 @@ class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
-    `goal`, `control`, `let_go` (`letting_go`) and `keep_out`, the last a box that the commanded tip is charged for
-    every metre and step inside of. `prior` offers the share `prior_share` of each plan's first candidates. `misses`
-    counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name compare by;
-    UserError where one is named and there is none.
+    `goal`, `control`, `let_go` (`letting_go`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
+    tip is charged for every metre and step inside of. `prior` offers the share `prior_share` of each plan's first
+    candidates, and is what the term of its name asks. `misses` counts plans that came after the `deadline`, in seconds.
+    `temporal` is what the metrics of that name compare by; UserError where one is named and there is none.
     """
 
     def __init__(
@@ -131,7 +131,9 @@ class Imagination:
         self.device = device
         self.execute_steps = execute_steps
         self.deadline = deadline
-        self.prior_share = prior_share
+        self.prior, self.prior_share = prior, prior_share
+        if prior is not None:
+            prior.bf16 = self.model.bf16
         self.rollouts = None
         if prior is not None and prior_share:
             self.rollouts = PriorRollouts(model, prior, self.planner.space, self.planner.space.steps)
@@ -180,16 +182,21 @@ class Imagination:
     @torch.no_grad()
     def _foresee(self, states: np.ndarray, actions: torch.Tensor) -> Foreseen:
         assert self.model.readout is not None
-        z = torch.cat((self._z[:, None], self.model.rollout(self._z, actions[:, None])[:, 0]), 1)
+        imagined = self.model.rollout(self._z, actions[:, None])[..., 0, :, :]
+        z = torch.cat((self._z[:, None].expand(*imagined.shape[:-2], 1, -1), imagined), -2)
         return Foreseen(states.copy(), actions.cpu().numpy(), self.model.readout(z)[..., :3].cpu().numpy())
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
         self._z = self.model.encode(observation)
-        model = Remembering(self.model) if self.weights.get("let_go") else self.model
+        several = any(self.weights.get(term) for term in ("let_go", "prior"))
+        model = Remembering(self.model) if several else self.model
         goal = LatentEnergy(model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
         if self.model.readout is not None:
             terms["let_go"] = partial(letting_go, model, self.model.readout, self._z, self.model.chunk)
+        if self.model.readout is not None and self.prior is not None:
+            rest = self.model.readout, self._z, self._goal, self.model.chunk
+            terms["prior"] = Unlikely(model, self.prior, *rest)
         if self.keep_out is not None and self.arm is not None:
             low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
             terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.arm), False, low, high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from ..envs import ArmEnv
 from ..envs.arm import ACTION_SCALE
 from ..errors import UserError
+from ..models.prior import ActionPrior
 from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
+from ..planner.energy import Term
 from ..planner.energy import WorldModel as Imagines
 from .handling import FALL
 
@@ -105,10 +108,54 @@ def letting_go(model: Imagines, readout: Readout, z: Tensor, chunk: int, actions
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 
     It falls if it is more than `FALL` lower at some later step of the plan. Letting go is the quickest way down, and
-    what lies where it should be counts for the goal however it got there.
+    what lies where it should be counts for the goal however it got there. Of several members' futures, the mean.
     """
     height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
-    before = torch.cat((readout(z)[:, None, None, 2].expand(-1, height.shape[1], 1), height[..., :-1]), -1)
+    before = torch.cat((readout(z)[:, None, None, 2].expand_as(height[..., :1]), height[..., :-1]), -1)
     lowest = height.flip(-1).cummin(-1).values.flip(-1)
     opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, chunk)).mean(-1)
-    return ((before - lowest > FALL) * opening).mean(-1)
+    charged = ((before - lowest > FALL) * opening).mean(-1)
+    return charged.mean(0) if charged.dim() == 3 else charged
+
+
+@dataclass(frozen=True, eq=False)
+class Unlikely(Term):
+    """How unlikely a plan's actions are under an action prior that goes the way the model imagines: 1 is what the
+    prior would do itself from here, and about what was done where it learned.
+
+    The plan is cut into the L steps that a prior answers with, and each is judged where it begins in the imagined
+    future, by `ActionPrior.denoising_error`; a rest shorter than L is not judged. Of several members' futures, the
+    mean.
+
+    Args:
+        model: rolls latents out.
+        prior, readout: the prior, and where objects are (…, P) of embeddings (…, D).
+        z, goal: latents (B, D) of the present observation and of the goal.
+        chunk: environment steps K in one model step, a divisor of L.
+    """
+
+    model: Imagines
+    prior: ActionPrior
+    readout: Readout
+    z: Tensor
+    goal: Tensor
+    chunk: int
+
+    @cached_property
+    def typical(self) -> Tensor:
+        """What the prior's own draws come to, (B,)."""
+        return self.prior.typical_error(self.z, self.readout(self.z), self.readout(self.goal))
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        length = self.prior.architecture.segment
+        count, stride = actions.shape[2] // length, length // self.chunk
+        segments = actions[:, :, : count * length].unflatten(2, (count, length))
+        later = self.model.rollout(self.z, actions)[..., stride - 1 : (count - 1) * stride : stride, :]
+        start = self.z[:, None, None].expand(*later.shape[:-2], 1, -1)
+        z = torch.cat((start, later), -2)  # (…, B, N, count, D)
+        now = self.readout(z)
+        goal = self.readout(self.goal)[:, None, None].expand_as(now)
+        done = segments.expand(*z.shape[:-1], *segments.shape[-2:])
+        error = self.prior.denoising_error(*(x.flatten(0, -2) for x in (z, now, goal)), done.flatten(0, -3))
+        each = error.view(z.shape[:-1]).mean(-1) / self.typical[:, None]
+        return each.mean(0) if each.dim() == 3 else each

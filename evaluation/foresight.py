@@ -18,7 +18,7 @@ AHEAD = 5
 @dataclass(frozen=True)
 class Foreseen:
     """Plans for B problems as they were made: simulator states (B, F), actions (B, T, A), and where the first tracked
-    point was imagined to be, now and after each model step, (B, H + 1, 3) metres."""
+    point was imagined to be, now and after each model step, (B, H + 1, 3) metres, or (E, B, H + 1, 3) by E members."""
 
     states: np.ndarray
     actions: np.ndarray
@@ -29,7 +29,7 @@ class Foreseen:
 class Foresight:
     """`error_cm`: how far the tracked point was from where it was imagined after `AHEAD` model steps, mean over plans.
     `phantoms`: the share of plans that imagine an object lifted by `LIFTED`, and do not lift it. Both of whole plans,
-    executed on the simulator to their end."""
+    executed on the simulator to their end; each member of a model that has several counts by itself."""
 
     error_cm: float
     phantoms: float
@@ -40,11 +40,12 @@ def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight
     """Executes plans of `chunk` environment steps a model step, each from the state it was made in."""
     errors, phantoms = [], []
     for plans in foreseen:
-        for state, actions, imagined in zip(plans.states, plans.actions, plans.positions, strict=True):
-            true = execute(env, state, actions)[::chunk]
-            errors.append(np.linalg.norm(imagined[: AHEAD + 1][-1] - true[: AHEAD + 1][-1]))
-            rise = [(path[:, 2] - path[0, 2]).max() for path in (imagined, true)]
-            phantoms.append(rise[0] > LIFTED and rise[1] < LIFTED / 2)
+        for b, (state, actions) in enumerate(zip(plans.states, plans.actions, strict=True)):
+            imagined, true = plans.positions[..., b, :, :], execute(env, state, actions)[::chunk]
+            ahead = min(AHEAD, len(true) - 1)
+            errors.append(np.linalg.norm(imagined[..., ahead, :] - true[ahead], axis=-1))
+            rise = [(path[..., 2] - path[..., :1, 2]).max(-1) for path in (imagined, true)]
+            phantoms.append((rise[0] > LIFTED) & (rise[1] < LIFTED / 2))
     return Foresight(100 * float(np.mean(errors)), float(np.mean(phantoms)), len(errors))
 
 

@@ -19,7 +19,8 @@ class PriorRollouts:
     """Candidates that a learned action prior offers: it acts, the world model imagines what comes of it, and it goes on
     from there.
 
-    `steps` are those of a plan, T; it answers with L at a time.
+    `steps` are those of a plan, T; it answers with L at a time. What comes of a candidate is one member's future, the
+    members taking turns: candidate i's is imagined by member i mod E.
     """
 
     def __init__(self, model: WorldModel, prior: ActionPrior, space: ActionSpace, steps: int) -> None:
@@ -52,8 +53,19 @@ class PriorRollouts:
             done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1))
             actions.append(done)
             if len(actions) < self._segments:
-                z = self.model.rollout(z, done[:, None])[:, 0, -1]
+                z = self._follow(z, done, count)
         return torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
+
+    def _follow(self, z: Tensor, actions: Tensor, count: int) -> Tensor:
+        """Embeddings (B count, D) after actions (B count, L, A), from z (B count, D)."""
+        z, actions = (x.unflatten(0, (-1, count)) for x in (z, actions))
+        follows = torch.empty_like(z)
+        for member in range(min(self.model.members, count)):
+            turns = slice(member, None, self.model.members)
+            start, done = z[:, turns].flatten(0, 1), actions[:, turns].flatten(0, 1)
+            future = self.model.imagine(start, done[:, None], member)
+            follows[:, turns] = future[:, 0, -1].unflatten(0, (len(z), -1))
+        return follows.flatten(0, 1)
 
     def _where(self, z: Tensor) -> Tensor:
         assert self.model.readout is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,10 @@ from .predictor import Block
 FREQUENCIES = 4
 TEMPERATURE = 0.6
 """Deviation of the noise that actions are drawn from, where training had 1: nearer to what was done most often."""
+TIMES = (0.3, 0.7)
+"""At which `denoising_error` looks: early, where the state tells what is to be done, and late, where details show."""
+DRAWS, FINE = 8, 24
+"""Of its own that a prior is compared with, and the Euler steps of each: few steps leave draws too much alike."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class ActionPrior(nn.Module):
 
     Flow matching (Lipman et al. 2023, arXiv:2210.02747): a velocity field, trained by regression, that carries Gaussian
     noise along straight lines to actions. It keeps several ways to do something apart, which a regression of the
-    actions themselves would average. `bf16` makes `sample` multiply in bfloat16.
+    actions themselves would average. `bf16` makes it multiply in bfloat16 where it does not learn.
     """
 
     bf16 = False
@@ -45,6 +49,8 @@ class ActionPrior(nn.Module):
     std: Tensor
     place: Tensor
     reach: Tensor
+    probe: Tensor
+    draws: Tensor
 
     def __init__(self, architecture: PriorArchitecture) -> None:
         super().__init__()
@@ -54,6 +60,9 @@ class ActionPrior(nn.Module):
         self.register_buffer("std", torch.ones(a.latent))
         self.register_buffer("place", torch.zeros(a.goal))
         self.register_buffer("reach", torch.ones(a.goal))
+        fixed = torch.randn(1 + DRAWS, size, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("probe", fixed[:1], persistent=False)
+        self.register_buffer("draws", fixed[1:], persistent=False)
         self.embed = nn.Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
         self.blocks = nn.Sequential(*(Block(a.width) for _ in range(a.depth)))
         self.velocity = nn.Linear(a.width, size)
@@ -76,13 +85,52 @@ class ActionPrior(nn.Module):
         end = actions.flatten(1)
         start = torch.randn(end.shape, generator=generator, device=end.device)
         time = torch.rand(len(end), 1, generator=generator, device=end.device)
-        return (self(torch.lerp(start, end, time), time, z, now, goal) - (end - start)).square().mean()
+        return self._misses(start, end, time, z, now, goal).mean()
 
-    def sample(self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6) -> Tensor:
+    def sample(
+        self,
+        z: Tensor,
+        now: Tensor,
+        goal: Tensor,
+        noise: Tensor,
+        steps: int = 6,
+        temperature: float = TEMPERATURE,
+    ) -> Tensor:
         """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps."""
-        x = TEMPERATURE * noise.flatten(1)
-        with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+        x = temperature * noise.flatten(1)
+        with self._precision(z):
             for step in range(steps):
                 time = x.new_full((len(x), 1), step / steps)
                 x = x + self(x, time, z, now, goal).float() / steps
         return x.clamp(-1, 1).view_as(noise)
+
+    def denoising_error(self, z: Tensor, now: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
+        """How badly the flow tells actions (B, L, A) from noise, (B,): its loss on them, at `TIMES`, with one noise and
+        its mirror image for all, so that it is a function of the actions and can be descended.
+
+        Rightly weighted over all times, such errors bound the negative log-likelihood (Ho et al. 2020,
+        arXiv:2006.11239); a few of them, of the same noise, rank by it, as a diffusion classifier does (Li et al. 2023,
+        arXiv:2303.16203). Lowest is the mode: of what was done with noise, the same without it is the likelier.
+        """
+        end = actions.flatten(1)
+        error = end.new_zeros(len(end))
+        with self._precision(z):
+            for time in TIMES:
+                for start in (self.probe, -self.probe):
+                    at = end.new_full((len(end), 1), time)
+                    error = error + self._misses(start.expand_as(end), end, at, z, now, goal).float().mean(-1)
+        return error / (2 * len(TIMES))
+
+    def typical_error(self, z: Tensor, now: Tensor, goal: Tensor) -> Tensor:
+        """`denoising_error` of what the prior would do itself, (B,): the mean over `DRAWS` draws as in training."""
+        z, now, goal = (x.repeat_interleave(DRAWS, dim=0) for x in (z, now, goal))
+        noise = self.draws.unflatten(1, (self.architecture.segment, -1)).repeat(len(z) // DRAWS, 1, 1)
+        drawn = self.sample(z, now, goal, noise, FINE, temperature=1.0)
+        return self.denoising_error(z, now, goal, drawn).unflatten(0, (-1, DRAWS)).mean(1)
+
+    def _misses(self, start: Tensor, end: Tensor, time: Tensor, z: Tensor, now: Tensor, goal: Tensor) -> Tensor:
+        """Squared errors (B, L A) of velocities on the way from noise to actions, both (B, L A), at times (B, 1)."""
+        return (self(torch.lerp(start, end, time), time, z, now, goal) - (end - start)).square()
+
+    def _precision(self, z: Tensor) -> AbstractContextManager[object]:
+        return torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext()

@@ -1,7 +1,7 @@
 """The world model: observations to an embedding, and the embedding onwards under actions.
 
 B problems, N candidates, T environment steps, K environment steps in a chunk, H = T / K model steps, A action size,
-D latent size.
+D latent size, E members.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Architecture:
 
     `observations` maps the parts of an observation that the model sees to their shapes; `encoders` maps the same parts
     to names in `ENCODERS`; `readout` is how many numbers of the tracked positions are read off embeddings, 0 for none,
-    and `readout_width` that of the network which refines them, 0 for none.
+    and `readout_width` that of the network which refines them, 0 for none; `members` E is the number of predictors over
+    the one encoder, each of which offers a future.
     """
 
     observations: dict[str, list[int]]
@@ -38,6 +39,11 @@ class Architecture:
     encoder_settings: dict[str, dict[str, int]] = field(default_factory=dict)
     readout: int = 0
     readout_width: int = 0
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise ValueError(f"members={self.members}: must be at least 1")
 
 
 class WorldModel(nn.Module):
@@ -46,6 +52,9 @@ class WorldModel(nn.Module):
     `metric` (D, D) is the linear map under which distances between embeddings mean most (`metric.slow_metric`), and
     `readout` reads the tracked positions off embeddings; training sets both. `bf16` makes rollouts multiply in
     bfloat16; embeddings are summed up and returned in float32 either way.
+
+    Where one action can lead to several futures, a model of several members offers several: see `training/members.py`.
+    A member goes on from what it imagined itself, so that each future is one that can be, which their mean need not be.
     """
 
     bf16 = False
@@ -63,9 +72,8 @@ class WorldModel(nn.Module):
         )
         fused = architecture.features * len(architecture.observations)
         self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), nn.Linear(fused, architecture.latent))
-        self.predictor = PREDICTORS[architecture.predictor](
-            architecture.latent, architecture.chunk * architecture.action_size, **architecture.predictor_settings
-        )
+        self.predictor = self._make_predictor()
+        self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
 
         self.register_buffer("metric", torch.eye(architecture.latent))
         a = architecture
@@ -74,6 +82,10 @@ class WorldModel(nn.Module):
     @property
     def chunk(self) -> int:
         return self.architecture.chunk
+
+    @property
+    def members(self) -> int:
+        return self.architecture.members
 
     def fit_normaliser(self, observations: Mapping[str, Tensor]) -> None:
         """Takes the vectors' mean and deviation from recorded observations (B, V); pixels need none."""
@@ -91,13 +103,26 @@ class WorldModel(nn.Module):
         return z @ self.metric
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Embeddings (B, N, H, D) after each chunk of actions (B, N, T, A), from z (B, D). T must be H K."""
+        """Embeddings (B, N, H, D) after each chunk of actions (B, N, T, A), from z (B, D). T must be H K.
+
+        Of a model of several members, (E, B, N, H, D).
+        """
+        futures = [self.imagine(z, actions, member) for member in range(self.members)]
+        return torch.stack(futures) if self.members > 1 else futures[0]
+
+    def imagine(self, z: Tensor, actions: Tensor, member: int = 0) -> Tensor:
+        """One member's future: embeddings (B, N, H, D), from z (B, D) under actions (B, N, T, A)."""
+        predictor = [self.predictor, *self.others][member]
         b, n, t, a = actions.shape
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)
         predictions = []
         with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             for h in range(steps.shape[2]):
-                z = self.predictor(z, steps[:, :, h]).float()
+                z = predictor(z, steps[:, :, h]).float()
                 predictions.append(z)
         return torch.stack(predictions, 2)
+
+    def _make_predictor(self) -> nn.Module:
+        a = self.architecture
+        return PREDICTORS[a.predictor](a.latent, a.chunk * a.action_size, **a.predictor_settings)

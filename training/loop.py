@@ -1,6 +1,6 @@
 """The training loop: windows of recorded episodes in, a checkpoint out; it can be stopped and resumed at any step.
 
-B windows a batch, H model steps of rollout, K environment steps in one model step, D latent size.
+B windows a batch, H model steps of rollout, K environment steps in one model step, D latent size, E members.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..models.metric import slow_metric
 from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
 from . import snapshot
+from .members import draw_lots, members_loss
 from .objectives import Objective
 from .schedule import warm_cosine
 from .validation import Validation, encode_windows, validate
@@ -40,7 +41,8 @@ VALIDATION_WINDOWS = 800
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps."""
+    """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps.
+    `relax` is the share of each window that all members learn, of a model that has several (`members_loss`)."""
 
     steps: int = 3000
     batch: int = 96
@@ -49,6 +51,7 @@ class Settings:
     weight_decay: float = 1e-4
     warmup: int = 100
     clip: float = 1.0
+    relax: float = 0.05
     precision: str = "auto"
     seed: int = 0
     log_every: int = 20
@@ -62,6 +65,8 @@ class Settings:
                 raise ValueError(f"{key}={getattr(self, key)}: must be at least {smallest}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
+        if not 0 <= self.relax <= 1:
+            raise ValueError(f"relax={self.relax}: must lie in 0 … 1; it is a share")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision} is unknown; choose one of: {', '.join(PRECISIONS)}")
 
@@ -97,6 +102,7 @@ class Trainer:
         self.columns = data.load("train", [*parts, "action"])
         self._state = {split: data.load(split, ["state"])["state"] for split in ("train", "val")}
         self._held_out = data.load("val", [*parts, "action"])
+        self._lots = draw_lots(model.members, len(self.columns["action"]), settings.seed).to(device)
         if not resume:
             vectors = {p: torch.from_numpy(c).flatten(0, 1) for p, c in self.columns.items() if p != "pixels"}
             model.fit_normaliser(vectors)
@@ -132,8 +138,10 @@ class Trainer:
         for path in (*leftovers(self.out), *leftovers(self.out / CHECKPOINT)):
             path.unlink(missing_ok=True)
         while self.step < s.steps:
-            batch = windows(self.columns, *sampler.indices(self.step), self.model.chunk, s.horizon)
-            line = self._train_step({name: torch.from_numpy(array).to(self.device) for name, array in batch.items()})
+            episode, start = sampler.indices(self.step)
+            batch = windows(self.columns, episode, start, self.model.chunk, s.horizon)
+            tensors = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+            line = self._train_step(tensors, self._lots[episode])
             self.step += 1
             last = self.step == s.steps
             if self.step % s.log_every == 0 or last:
@@ -146,7 +154,7 @@ class Trainer:
             self.validation = None
             if self.step % s.validate_every == 0 or last:
                 self.validation = self._validate()
-                self._write(record, {"step": self.step, **asdict(self.validation)})
+                self._write(record, {"step": self.step, **self.validation.figures})
             if self.step % s.save_every == 0 or last:
                 self.save()
             yield self.validation
@@ -171,7 +179,7 @@ class Trainer:
         Checkpoint(self.model, request.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
         snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
 
-    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _train_step(self, batch: dict[str, Tensor], lots: Tensor) -> dict[str, Tensor]:
         s = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.step)
@@ -179,8 +187,9 @@ class Trainer:
         frames = {part: value.flatten(0, 1) for part, value in batch.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             z = self.model.encode(frames).unflatten(0, (len(actions), -1))
-            predicted = self.model.rollout(z[:, 0], actions[:, None])[:, 0]
-        prediction = (predicted - self.objective.targets(frames, z)[:, 1:]).square().mean()
+            predicted = self.model.rollout(z[:, 0], actions[:, None])[..., 0, :, :]
+        error = (predicted - self.objective.targets(frames, z)[:, 1:]).square()
+        prediction = error.mean() if self.model.members == 1 else members_loss(error, lots, s.relax)
         # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
         self._noise.manual_seed(s.seed * 1_000_003 + self.step)
         penalty = self.objective.penalty(z, self._noise)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
 from .heads import Recorded, fit
+from .members import nearest
 
 IMAGINED = 20_000
 """Windows whose future is imagined; about as many embeddings as are encoded of a usual recording."""
@@ -41,18 +42,20 @@ def imagine(
     model: WorldModel, z: Tensor, actions: Tensor, horizon: int, windows: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings (W, H, D) imagined under recorded actions (E, T, A) from embeddings z (E, T + 1, D), and the episode
-    and the steps, (W, 1) and (W, H), that they are of."""
+    and the steps, (W, 1) and (W, H), that they are of. Of several members, the one that came nearest: that what is read
+    off one future is not the mean of them all."""
     span = model.chunk * horizon
     episodes, length = actions.shape[:2]
     episode = torch.from_numpy(rng.integers(episodes, size=(windows, 1)))
     start = torch.from_numpy(rng.integers(length - span + 1, size=(windows, 1)))
-    done = actions[episode, start + torch.arange(span)]
+    done, step = actions[episode, start + torch.arange(span)], start + model.chunk * torch.arange(1, horizon + 1)
     device = model.metric.device
-    imagined = [
-        model.rollout(first.to(device), then[:, None].to(device))[:, 0].cpu()
-        for first, then in zip(z[episode[:, 0], start[:, 0]].split(1000), done.split(1000), strict=True)
-    ]
-    return torch.cat(imagined), episode, start + model.chunk * torch.arange(1, horizon + 1)
+    imagined = []
+    for rows in torch.arange(windows).split(1000):
+        first, then = z[episode[rows, 0], start[rows, 0]], done[rows, None]
+        futures = model.rollout(first.to(device), then.to(device))[..., 0, :, :].cpu()
+        imagined.append(nearest(futures, z[episode[rows], step[rows]]) if model.members > 1 else futures)
+    return torch.cat(imagined), episode, step
 
 
 def refine_readout(

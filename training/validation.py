@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -27,22 +27,30 @@ def effective_rank(z: Tensor) -> float:
 class Validation:
     """Held-out figures. The `_cm` are median distances of the tracked position in centimetres: what is read off
     an encoded observation; off the embedding imagined H model steps ahead; and if nothing had moved; the last two over
-    windows in which it moves."""
+    windows in which it moves. Of a model of several members, `val_loss` and `imagined_cm` are of them all, and
+    `nearest_cm` is of the member that came nearest."""
 
     val_loss: float
     effective_rank: float
     probe_cm: float
     imagined_cm: float
     still_cm: float
+    nearest_cm: float | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @property
     def words(self) -> str:
         if self.effective_rank < COLLAPSED:
             return f"the latent has COLLAPSED (effective rank {self.effective_rank:.1f}): raise objective.weight"
         verdict = "beats" if self.imagined_cm < self.still_cm else "does NOT beat"
+        nearest = "" if self.nearest_cm is None else f" (the nearest member {self.nearest_cm:.1f} cm)"
         return (
             f"no collapse (effective rank {self.effective_rank:.1f}); sees the position to {self.probe_cm:.1f} cm; "
-            f"imagining it, {self.imagined_cm:.1f} cm off, {verdict} 'nothing moves', {self.still_cm:.1f} cm"
+            f"imagining it, {self.imagined_cm:.1f} cm off{nearest}, {verdict} 'nothing moves', {self.still_cm:.1f} cm"
         )
 
 
@@ -60,12 +68,12 @@ def validate(
     z_train = encode_windows(model, train, device)
     z = encode_windows(model, held_out, device)
     actions = torch.from_numpy(held_out["action"]).to(device)
-    imagined = model.rollout(z[:, 0].to(device), actions[:, None])[:, 0].cpu()
+    imagined = model.rollout(z[:, 0].to(device), actions[:, None])[..., 0, :, :].cpu()
     position = torch.from_numpy(held_out["state"][..., tracked])
     read = Readout(z.shape[-1], position.shape[-1])
     read.fit(z_train.flatten(0, 1), torch.from_numpy(train["state"][..., tracked]).flatten(0, 1))
     still = (position[:, -1] - position[:, 0]).norm(dim=-1) * 100
-    off = (read(imagined[:, -1]) - position[:, -1]).norm(dim=-1) * 100
+    off = (read(imagined[..., -1, :]) - position[:, -1]).norm(dim=-1) * 100
     moved = still > MOVED_CM
     moved = moved if moved.any() else torch.ones_like(moved)
     model.train()
@@ -73,8 +81,9 @@ def validate(
         val_loss=float((imagined - z[:, 1:]).square().mean()),
         effective_rank=effective_rank(z.flatten(0, 1)),
         probe_cm=float(((read(z[:, 0]) - position[:, 0]).norm(dim=-1) * 100).median()),
-        imagined_cm=float(off[moved].median()),
+        imagined_cm=float(off[..., moved].median()),
         still_cm=float(still[moved].median()),
+        nearest_cm=float(off.amin(0)[moved].median()) if model.members > 1 else None,
     )
 
 
