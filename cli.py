@@ -75,8 +75,11 @@ def command_help(command: Command) -> str:
     """The command's own YAML, which is its reference, and that of the groups it takes further settings from."""
     configs = files(f"{__package__}.configs")
     own = (configs / f"{command.config}.yaml").read_text(encoding="utf-8").splitlines()
-    chosen = dict(line.strip(" -").split(": ") for line in own if line.startswith("  - ") and "_self_" not in line)
-    lines = [f"usage: {PROG} {command.name} [key=value ...]", "", own[0].lstrip("# "), "", *_settings(own)]
+    groups = [line.removeprefix("  - ") for line in own if line.startswith("  - ") and "_self_" not in line]
+    # Groups with a comment, which says where they are told of, take a line like a setting.
+    brief = _settings([line for line in groups if "#" in line])
+    chosen = dict(line.split(": ") for line in groups if "#" not in line)
+    lines = [f"usage: {PROG} {command.name} [key=value ...]", "", own[0].lstrip("# "), "", *_settings(own), *brief]
     for group, option in chosen.items():
         for name in _options(group):
             text = (configs / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -87,7 +90,7 @@ def command_help(command: Command) -> str:
                 lines += ["", f"  {group}={name}{default}", *_settings(text, f"  {group}.")]
     for condition, settings in presets().items():
         shown = {line.split("=")[0].strip() for line in lines if "=" in line}
-        known = [f"{key}={value}" for key, value in settings.items() if {key, key.rpartition(".")[0]} & shown]
+        known = [f"{key}={value}" for key, value in settings.items() if {key, key.split(".")[0]} & shown]
         if known and condition.split("=")[0] in shown:
             lines += ["", f"  with {condition}, unless set otherwise: {' '.join(known)}"]
     return "\n".join(lines).replace('"${planner.name}"', chosen.get("planner", ""))

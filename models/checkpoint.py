@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -51,9 +52,20 @@ class Checkpoint:
         write_atomic(folder / WEIGHTS, _weights(self.model))
         if self.prior is not None:
             write_atomic(folder / PRIOR, _weights(self.prior))
-        config = {
-            "format": FORMAT,
-            "forearm": __version__,
+        write_json(folder / CONFIG, {"format": FORMAT, "forearm": __version__, **self._config})
+        return folder
+
+    @property
+    def sha256(self) -> str:
+        """Over every weight and all that is told of them: two checkpoints with the same one plan alike."""
+        digest = hashlib.sha256(json.dumps(self._config, sort_keys=True).encode())
+        for module in (self.model, self.prior):
+            digest.update(b"" if module is None else _weights(module))
+        return digest.hexdigest()
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        return {
             "architecture": asdict(self.model.architecture),
             "env": self.env,
             "env_config": self.env_config,
@@ -63,8 +75,6 @@ class Checkpoint:
             "about": dict(self.about),
             "prior": None if self.prior is None else asdict(self.prior.architecture),
         }
-        write_json(folder / CONFIG, config)
-        return folder
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Checkpoint:

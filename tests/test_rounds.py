@@ -1,0 +1,225 @@
+"""Rounds: episodes recorded with a planner on the model, and learning from several recordings at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import FOREARM
+from forearm.cli import compose, main
+from forearm.commands.record import PlannerPolicies
+from forearm.envs import make
+from forearm.episodes import Dataset, check
+from forearm.episodes.store import read_header
+from forearm.errors import UserError
+from forearm.evaluation.closed_loop import Batch
+from forearm.evaluation.goals import HOLD, GoalManifest
+from forearm.evaluation.policies import NOISE, PlannerPolicy
+from forearm.models.checkpoint import Checkpoint
+
+# The policy, with a controller that is known
+
+
+class Known:
+    """Plans the same four steps whatever it sees, and keeps what it was asked."""
+
+    def __init__(self, action: float = 0.0) -> None:
+        self.plan = np.full((1, 4, 5), action)
+        self.begun: list[tuple[GoalManifest, Batch, int]] = []
+        self.states: list[np.ndarray] = []
+
+    def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        self.begun.append((manifest, goals, seed))
+
+    def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
+        assert all(len(part) == 1 for part in observations.values())
+        self.states.append(states[0])
+        return self.plan
+
+
+def test_a_share_of_the_steps_is_noisy_and_the_others_are_as_planned() -> None:
+    env = make("reach", pixels=False)
+    env.reset(seed=0)
+    policy = PlannerPolicy(env, Known(action=0.1), np.random.default_rng(0), noise=0.3)
+    policy.reset()
+    actions = np.stack([policy.act() for _ in range(4000)])
+    noisy = (actions != 0.1).any(axis=1)
+    assert 0.27 < noisy.mean() < 0.33 and np.abs(actions).max() <= 1
+    inside = np.abs(actions[noisy]) < 1
+    assert 0.8 * NOISE < (actions[noisy] - 0.1)[inside].std() < NOISE, "the tails of Gaussian noise are clipped"
+    for share, expected in ((0.0, 0), (1.0, 50)):
+        policy = PlannerPolicy(env, Known(action=0.1), np.random.default_rng(0), noise=share)
+        policy.reset()
+        assert sum(bool((policy.act() != 0.1).any()) for _ in range(50)) == expected
+
+
+def test_one_goal_follows_another() -> None:
+    env = make("reach", pixels=False)
+    env.reset(seed=3)
+    own, controller = env.goal_state(), Known()
+    policy = PlannerPolicy(env, controller, np.random.default_rng(1), noise=0.0)
+    policy.reset()
+    lasted, left = [], []
+    for _ in range(10):
+        count, state = len(controller.begun), env.save_state()
+        left.append(policy._left)
+        steps = 0
+        while len(controller.begun) == count:
+            policy.act()  # nothing moves, so that only another goal could change the state
+            steps += 1
+        lasted.append(steps - 1)
+        np.testing.assert_array_equal(env.save_state(), state)
+    assert lasted == left and all(env.budget // 2 <= steps <= env.budget for steps in lasted)
+    goals = [manifest.goal[0] for manifest, _, _ in controller.begun]
+    np.testing.assert_array_equal(goals[0], own)
+    np.testing.assert_array_equal(env.goal_state(), goals[-1])
+    assert len(np.unique(goals, axis=0)) == 11 == len({seed for _, _, seed in controller.begun})
+    for manifest, observed, _ in controller.begun:
+        env.set_goal(manifest.goal[0])
+        np.testing.assert_array_equal(observed["state"][0], env.goal_observation()["state"])
+
+    # A goal that is reached lasts as long as it must hold, and the plan for it is dropped.
+    env.load_state(goals[-1])
+    count, plans = len(controller.begun), len(controller.states)
+    policy._held = 0
+    for _ in range(HOLD - 1):
+        policy.act()
+    assert len(controller.begun) == count
+    policy.act()
+    assert len(controller.begun) == count + 1 and len(controller.states) > plans
+    assert len(policy._planned) == 3
+
+
+def test_goals_come_from_seeds_that_no_recording_and_no_evaluation_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make("reach", pixels=False)
+    env.reset(seed=3)
+    policy = PlannerPolicy(env, Known(), np.random.default_rng(1), noise=0.0)
+    policy.reset()
+    seeds: list[int] = []
+    reset = env.reset
+
+    def seen(*, seed: int) -> object:
+        seeds.append(seed)
+        return reset(seed=seed)
+
+    monkeypatch.setattr(env, "reset", seen)
+    for _ in range(300):
+        policy.act()
+    assert len(set(seeds)) == len(seeds) >= 8 and min(seeds) >= 2**32
+
+
+# Recording with it, through the command line
+
+SMALL = ("planner.samples=8", "planner.iterations=1", "planner.horizon=2")
+
+
+def planned(checkpoint: Path, out: Path, *settings: str) -> list[str]:
+    record = ["record", "policy=planner", "obs=state", "episodes=6", "length=20", "seed=1"]
+    return [*record, f"checkpoint={checkpoint}", f"out={out}", *SMALL, *settings]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(state_run: Path) -> Path:
+    return state_run / "train" / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def recorded(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planned")
+    assert main(planned(checkpoint, folder, "workers=1")) == 0
+    return folder
+
+
+def test_any_number_of_workers_records_the_same_bytes(recorded: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert main(planned(checkpoint, tmp_path, "workers=3")) == 0
+    assert content(tmp_path) == content(recorded)
+
+
+def test_what_is_recorded_is_what_play_records_and_happened(recorded: Path, state_run: Path, checkpoint: Path) -> None:
+    assert check(recorded).ok
+    data, play = Dataset.open(recorded), Dataset.open(state_run / "data")
+    assert data.manifest.columns == play.manifest.columns
+    arrays = data.load("train", ["state", "action", "sim"])
+    env = make("push", pixels=False)
+    for states, actions, sims in zip(arrays["state"], arrays["action"], arrays["sim"], strict=True):
+        env.load_state(sims[0])
+        for step, action in enumerate(actions):
+            np.testing.assert_array_equal(env.observe()["state"], states[step])
+            env.advance(action)
+            np.testing.assert_array_equal(env.save_state(), sims[step + 1])
+    assert len(np.unique(arrays["sim"][:, 0], axis=0)) == 5
+    told = data.manifest.request.policy_config
+    assert data.manifest.request.policy == "planner" and told["checkpoint"] == Checkpoint.load(checkpoint).sha256
+    assert (told["planner.samples"], told["energy.metric"], told["noise"]) == (8, "slow", 0.2)
+    assert read_header(recorded / "episode-000002.safetensors").origin.policy_config == told
+
+
+def test_a_killed_recording_is_finished_as_if_unbroken(recorded: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    command = [*FOREARM, *planned(checkpoint, out, "workers=2")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("episode-*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (out / "manifest.json").exists()
+    assert main(planned(checkpoint, out, "workers=1")) == 0
+    assert content(out) == content(recorded)
+
+
+def test_another_round_is_refused(
+    recorded: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(recorded)
+    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    config["about"]["steps"] += 1
+    (other / "config.json").write_text(json.dumps(config))
+    own, changed = (Checkpoint.load(folder).sha256 for folder in (checkpoint, other))
+    for arguments, words in (
+        (planned(other, recorded), f"was recorded with checkpoint={own}, asked for is checkpoint={changed}; nothing"),
+        (planned(checkpoint, recorded, "planner.samples=9"), "planner.samples=8, asked for is planner.samples=9"),
+        (planned(checkpoint, recorded, "noise=0.1"), "noise=0.2, asked for is noise=0.1"),
+        (planned(checkpoint, recorded, "policy=play", "checkpoint=null"), "policy=planner, asked for is policy=play"),
+    ):
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err
+    assert content(recorded) == before
+
+
+def test_a_checkpoint_that_changes_meanwhile_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
+    config, env = compose("record", planned(folder, tmp_path / "out")[1:]), make("push", pixels=False)
+    policies = PlannerPolicies.checked(config, env)
+    loaded = Checkpoint.load(folder)
+    with torch.no_grad():
+        next(iter(loaded.model.parameters())).add_(1.0)
+    loaded.save(folder)
+    with pytest.raises(UserError, match=r"checkpoint=.*: has changed since the recording began"):
+        policies("planner", env, np.random.default_rng(0))
+
+
+def test_from_pixels(pixel_run: Path, tmp_path: Path) -> None:
+    settings = ("obs=pixels", "episodes=2", "length=5", "workers=1", "execute_steps=1")
+    assert main(planned(pixel_run / "train" / "checkpoint", tmp_path, *settings)) == 0
+    columns, play = (Dataset.open(folder).manifest.columns for folder in (tmp_path, pixel_run / "data"))
+    assert columns.keys() == play.keys() and columns["pixels"].shape == (6, 64, 64, 3)
+
+
+def test_scripted_policies_need_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from forearm.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
+    record = ["record", "obs=state", "episodes=2", "length=2", "workers=1", f"out={tmp_path}"]
+    subprocess.run([sys.executable, "-c", code, *record], check=True, capture_output=True)
