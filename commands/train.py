@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ..episodes import Dataset
+    from ..episodes import Recordings
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
@@ -29,23 +29,23 @@ SETTINGS = (
 
 
 def run(config: DictConfig) -> None:
-    from ..episodes import Dataset
+    from ..episodes import Recordings
 
     check_obs(config.obs)
     if not config.data:
-        raise UserError("data: give the folder that `forearm record` wrote: data=PATH")
+        raise UserError("data: give the folder that `forearm record` wrote: data=PATH, or several as data=[A,B]")
     device = setup_device(config)
-    data = Dataset.open(Path(config.data))
+    data = Recordings.open([Path(folder) for folder in config.data])
     if config.resume:
         out = Path(config.out) if config.out else _latest(Path("runs/train"))
     else:
-        out = run_folder(config, "train", f"{data.manifest.request.env}-{config.obs}")
+        out = run_folder(config, "train", f"{data.env}-{config.obs}")
     checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
-    print(f"next: forearm bench env={data.manifest.request.env} obs={config.obs} checkpoint={checkpoint}")
+    print(f"next: forearm bench env={data.env} obs={config.obs} checkpoint={checkpoint}")
 
 
-def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, resume: bool) -> Path:
+def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
     """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
@@ -93,7 +93,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     return out / CHECKPOINT
 
 
-def learn_prior(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
+def learn_prior(config: DictConfig, data: Recordings, folder: Path, device: torch.device) -> None:
     """Adds an action prior to a trained checkpoint that has none. It takes minutes, and starts over if stopped."""
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
@@ -180,17 +180,18 @@ def check_model(config: DictConfig, length: int) -> None:
         )
 
 
-def architecture(config: DictConfig, data: Dataset) -> Architecture:
+def architecture(config: DictConfig, data: Recordings) -> Architecture:
     """What the config's model group and the data's shapes make together."""
     from ..models.world_model import Architecture
 
-    columns = data.manifest.columns
     parts = config.obs.split("+")
-    for part in parts:
-        if part not in columns:
-            held = ", ".join(sorted(columns))
-            raise UserError(f"obs={config.obs}: {data.folder} was recorded without {part}; it has {held}")
-    check_model(config, data.manifest.length)
+    for recording in data.parts:
+        for part in parts:
+            if part not in (held := recording.manifest.columns):
+                there = ", ".join(sorted(held))
+                raise UserError(f"obs={config.obs}: {recording.folder} was recorded without {part}; it has {there}")
+    columns = data.columns
+    check_model(config, data.length)
     m = config.model
     tracked = tracked_columns(data)
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
@@ -208,11 +209,11 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
     )
 
 
-def tracked_columns(data: Dataset) -> slice:
+def tracked_columns(data: Recordings) -> slice:
     """The columns of `state` with the tracked points of the environment that was recorded."""
     from ..envs import make_world
 
-    return make_world(data.manifest.request.env, pixels=False).tracked  # without pixels, which would need OpenGL
+    return make_world(data.env, pixels=False).tracked  # without pixels, which would need OpenGL
 
 
 def _latest(runs: Path) -> Path:

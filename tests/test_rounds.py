@@ -7,22 +7,27 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import FOREARM
+from conftest import FOREARM, TINY
 from forearm.cli import compose, main
 from forearm.commands.record import PlannerPolicies
 from forearm.envs import make
-from forearm.episodes import Dataset, check
+from forearm.episodes import DataError, Dataset, Recordings, check
 from forearm.episodes.store import read_header
 from forearm.errors import UserError
 from forearm.evaluation.closed_loop import Batch
 from forearm.evaluation.goals import HOLD, GoalManifest
 from forearm.evaluation.policies import NOISE, PlannerPolicy
 from forearm.models.checkpoint import Checkpoint
+from forearm.training.loop import Trainer, read_log
+from forearm.training.prior import embed
+from safetensors.torch import load_file
 
 # The policy, with a controller that is known
 
@@ -223,3 +228,111 @@ def test_scripted_policies_need_no_torch(tmp_path: Path) -> None:
     code = "import sys; from forearm.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
     record = ["record", "obs=state", "episodes=2", "length=2", "workers=1", f"out={tmp_path}"]
     subprocess.run([sys.executable, "-c", code, *record], check=True, capture_output=True)
+
+
+# Learning from several recordings
+
+
+@pytest.fixture(scope="module")
+def both(state_run: Path, recorded: Path) -> list[Path]:
+    return [state_run / "data", recorded]
+
+
+def test_recordings_are_read_as_one_and_hold_out_what_each_does(both: list[Path]) -> None:
+    data, parts = Recordings.open(both), [Dataset.open(folder) for folder in both]
+    for split, episodes in (("train", 10), ("val", 2)):
+        arrays = data.load(split, ["state", "action"])
+        for name, array in arrays.items():
+            assert len(array) == episodes
+            np.testing.assert_array_equal(array, np.concatenate([part.load(split, [name])[name] for part in parts]))
+    assert (data.env, data.length, data.frames) == ("push", 20, 12 * 21)
+    assert data.about["policy"] == "play, planner" and data.about["versions"] == parts[0].manifest.versions
+    hashes = {Recordings.open(folders).sha256 for folders in (both, both[::-1], both[:1], both[1:])}
+    assert len(hashes) == 4 and Recordings.open(both[:1]).sha256 == parts[0].manifest.sha256
+
+
+def test_recordings_that_do_not_go_together_are_refused(both: list[Path], tmp_path: Path) -> None:
+    def recording(name: str, *settings: str) -> Path:
+        record = ["record", "obs=state", "env=push", "episodes=4", "length=20", "seed=9", "workers=1"]
+        assert main([*record, f"out={tmp_path / name}", *settings]) == 0
+        return tmp_path / name
+
+    first = both[0]
+    for folder, message in (
+        (recording("env", "env=reach"), f"data={tmp_path}/env: its env is reach, that of {first} push"),
+        (recording("length", "length=19"), f"data={tmp_path}/length: its length is 19, that of {first} 20"),
+        (recording("seed", "seed=0"), f"data={tmp_path}/seed: 4 of its episodes are in {first} too, .* another seed"),
+        (first, f"data={first}: 6 of its episodes are in {first} too"),
+        (tmp_path / "nowhere", "nowhere: no such folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Recordings.open([first, folder])
+    small = recording("small", "obs=pixels", "env.size=16")
+    large = recording("large", "obs=pixels", "env.size=32", "seed=8")
+    with pytest.raises(
+        DataError, match=r"its shape of 'pixels' is \(21, 32, 32, 3\), that of .*small \(21, 16, 16, 3\)"
+    ):
+        Recordings.open([small, large])
+    assert Recordings.open([first, small]).columns.keys() == {"state", "proprio", "action", "sim"}
+
+
+def test_folders_are_taken_as_they_are() -> None:
+    for text, folders in {"a b": ["a b"], "[a=b,c(1)]": ["a=b", "c(1)"], "[x]": ["x"], "7": ["7"]}.items():
+        assert compose("train", [f"data={text}"]).data == folders
+
+
+def training(data: list[Path], out: Path, *settings: str) -> list[str]:
+    short = ("steps=12", "log_every=2", "validate_every=6", "save_every=5")
+    folders = ",".join(map(str, data))
+    return ["train", f"data=[{folders}]", "obs=state", f"out={out}", *short, *TINY, *settings]
+
+
+@pytest.fixture(scope="module")
+def trained(both: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("union") / "train"
+    assert main(training(both, out)) == 0
+    return out
+
+
+def test_training_sees_every_recording(trained: Path, both: list[Path], tmp_path: Path) -> None:
+    checkpoint, data = Checkpoint.load(trained / "checkpoint"), Recordings.open(both)
+    assert checkpoint.about["data"] == data.sha256 and checkpoint.about["policy"] == "play, planner"
+    states = np.concatenate([Dataset.open(folder).load("train", ["state"])["state"] for folder in both])
+    encoder: Any = checkpoint.model.encoders["state"]
+    np.testing.assert_allclose(encoder.mean, states.reshape(-1, states.shape[-1]).mean(0), atol=1e-5)
+    weights = load_file(trained / "checkpoint" / "model.safetensors")
+    for name, folders in (("one", both[:1]), ("turned", both[::-1])):
+        assert main(training(folders, tmp_path / name)) == 0
+        other = load_file(tmp_path / name / "checkpoint" / "model.safetensors")
+        assert not torch.equal(weights["predictor.change.weight"], other["predictor.change.weight"])
+    z, positions, actions = embed(checkpoint.model, data)
+    assert len(z) == len(positions) == len(actions) == 10
+
+
+def test_training_on_several_goes_on_exactly_and_on_nothing_else(
+    trained: Path,
+    both: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, every = tmp_path / "run", Trainer.run
+
+    def killed(trainer: Trainer, *_: Any) -> Iterator[Any]:
+        for validation in every(trainer):
+            if trainer.step == 8:
+                raise KeyboardInterrupt
+            yield validation
+
+    monkeypatch.setattr(Trainer, "run", killed)
+    assert main(training(both, out)) == 130
+    monkeypatch.undo()
+    own = Recordings.open(both).sha256
+    for folders in (both[:1], both[::-1]):
+        other = Recordings.open(folders).sha256
+        assert main([*training(folders, out), "resume=true"]) == 2
+        assert f"data={other}: this training was begun with data={own}; keep it" in capsys.readouterr().err
+    assert main([*training(both, out), "resume=true"]) == 0
+    assert read_log(out) == read_log(trained)
+    expected, found = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (trained, out))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())

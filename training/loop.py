@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..episodes import Dataset, WindowSampler, evaluation_windows, windows
+from ..episodes import Recordings, WindowSampler, evaluation_windows, windows
 from ..episodes.store import leftovers
 from ..errors import UserError
 from ..files import replacing
@@ -82,7 +82,7 @@ class Trainer:
         self,
         model: WorldModel,
         objective: Objective,
-        data: Dataset,
+        data: Recordings,
         obs: str,
         tracked: slice,
         settings: Settings,
@@ -106,7 +106,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
-        self.identity = {**asdict(settings), **identity, "data": data.manifest.sha256}
+        self.identity = {**asdict(settings), **identity, "data": data.sha256}
         self.step = 0
         self.validation: Validation | None = None
         self._bf16 = use_bf16(settings.precision, device, pays_on_cpu="pixels" in obs)
@@ -124,7 +124,7 @@ class Trainer:
         """
         s = self.settings
         span = self.model.chunk * s.horizon
-        sampler = WindowSampler(len(self.columns["action"]), self.data.manifest.length, span, s.batch, s.seed)
+        sampler = WindowSampler(len(self.columns["action"]), self.data.length, span, s.batch, s.seed)
         self.model.train()
         self._forget_after(self.step)
         if self.step == 0:
@@ -154,21 +154,16 @@ class Trainer:
     def save(self) -> None:
         """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former."""
         self._fit_readings()
-        request = self.data.manifest.request
         size = self.model.architecture.action_size
         about = {
             "steps": self.step,
             "seed": self.settings.seed,
             "objective": type(self.objective).__name__,
-            "data": self.data.manifest.sha256,
-            "frames": self.data.manifest.frames,
-            "policy": request.policy,
-            "renderer": self.data.manifest.renderer,
-            "versions": dict(self.data.manifest.versions),
+            **self.data.about,
         }
-        env_config = dict(self.data.manifest.env_config)
+        env_config = dict(self.data.parts[0].manifest.env_config)
         bounds = (-1.0,) * size, (1.0,) * size
-        Checkpoint(self.model, request.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
+        Checkpoint(self.model, self.data.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
         snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -211,9 +206,7 @@ class Trainer:
         """Windows spread evenly over a split, with `state` for the probe."""
         columns = {**(self.columns if split == "train" else self._held_out), "state": self._state[split]}
         horizon, chunk = self.settings.horizon, self.model.chunk
-        where = evaluation_windows(
-            len(columns["state"]), self.data.manifest.length, chunk * horizon, VALIDATION_WINDOWS
-        )
+        where = evaluation_windows(len(columns["state"]), self.data.length, chunk * horizon, VALIDATION_WINDOWS)
         return windows(columns, *where, chunk, horizon)
 
     def _write(self, record: Callable[[dict[str, float]], None], line: dict[str, float]) -> None:

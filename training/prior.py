@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..episodes import Dataset
+from ..episodes import Recordings
 from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
@@ -86,7 +86,7 @@ class Hindsight:
 
 def train_prior(
     model: WorldModel,
-    data: Dataset,
+    data: Recordings,
     settings: PriorSettings,
     seed: int,
     precision: str = "auto",
@@ -122,7 +122,7 @@ def train_prior(
 
 
 @torch.no_grad()
-def embed(model: WorldModel, data: Dataset, batch: int = 1000) -> tuple[Tensor, Tensor, Tensor]:
+def embed(model: WorldModel, data: Recordings, batch: int = 1000) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings (E, T + 1, D), positions read off them (E, T + 1, P) and actions (E, T, A) of the train split."""
     assert model.readout is not None
     device, parts = model.metric.device, list(model.architecture.observations)
