@@ -30,6 +30,7 @@ SETTINGS = (
 
 def run(config: DictConfig) -> None:
     from ..episodes import Recordings
+    from ..models.checkpoint import ENVS
 
     check_obs(config.obs)
     if not config.data:
@@ -39,10 +40,10 @@ def run(config: DictConfig) -> None:
     if config.resume:
         out = Path(config.out) if config.out else _latest(Path("runs/train"))
     else:
-        out = run_folder(config, "train", f"{data.env}-{config.obs}")
+        out = run_folder(config, "train", f"{ENVS.join(data.envs)}-{config.obs}")
     checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
-    print(f"next: forearm bench env={data.env} obs={config.obs} checkpoint={checkpoint}")
+    print(f"next: forearm bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}")
 
 
 def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
@@ -64,6 +65,11 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     identity = {"obs": config.obs} | {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = tracked_columns(data)
+    if config.prior.steps and model.readout is None:
+        raise UserError(
+            f"prior.steps={config.prior.steps}: a prior reads where things are, and not the same is tracked in "
+            f"{' and '.join(data.envs)}; leave it 0"
+        )
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)
     if resume:
@@ -191,9 +197,14 @@ def architecture(config: DictConfig, data: Recordings) -> Architecture:
                 there = ", ".join(sorted(held))
                 raise UserError(f"obs={config.obs}: {recording.folder} was recorded without {part}; it has {there}")
     columns = data.columns
+    for part in parts:
+        if part not in columns:
+            raise UserError(f"obs={config.obs}: {part} is not of one shape in {' and '.join(data.envs)}")
     check_model(config, data.length)
     m = config.model
-    tracked = tracked_columns(data)
+    tracked = list(tracked_columns(data).values())
+    # What is read off embeddings must be the same thing, whatever the environment.
+    alike = len(data.envs) == 1 or ("state" in columns and all(one == tracked[0] for one in tracked))
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(
         observations={part: list(columns[part].shape[1:]) for part in parts},
@@ -205,15 +216,22 @@ def architecture(config: DictConfig, data: Recordings) -> Architecture:
         predictor=m.predictor,
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
         encoder_settings={parts[0]: width},
-        readout=tracked.stop - tracked.start,
+        readout=(tracked[0].stop - tracked[0].start) if alike else 0,
     )
 
 
-def tracked_columns(data: Recordings) -> slice:
-    """The columns of `state` with the tracked points of the environment that was recorded."""
+def tracked_columns(data: Recordings) -> dict[str, slice]:
+    """The columns of `state` with the tracked points, by the environment that was recorded.
+
+    Raises:
+        UserError: where they are not equally many.
+    """
     from ..envs import make_world
 
-    return make_world(data.env, pixels=False).tracked  # without pixels, which would need OpenGL
+    tracked = {env: make_world(env, pixels=False).tracked for env in data.envs}  # pixels would need OpenGL
+    if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
+        raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
+    return tracked
 
 
 def _latest(runs: Path) -> Path:

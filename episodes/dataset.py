@@ -1,6 +1,6 @@
 """Recorded sets of episodes, opened for reading: one, or several as one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -45,14 +45,10 @@ class Dataset:
         return Recordings((self,)).load(split, columns)
 
 
-ALIKE = ("env", "length")
-"""What recordings that are learned from as one were asked for in common."""
-
-
 @dataclass(frozen=True)
 class Recordings:
-    """Sets of episodes of one environment, learned from as one: the first set's episodes, then the next one's. What one
-    of them holds out stays held out."""
+    """Sets of episodes, learned from as one: the first set's episodes, then the next one's. What one of them holds out
+    stays held out. Their environments may be several, whose actions and some of whose observations are of one shape."""
 
     parts: tuple[Dataset, ...]
 
@@ -79,8 +75,8 @@ class Recordings:
         return cls(parts)
 
     @property
-    def env(self) -> str:
-        return self.parts[0].manifest.request.env
+    def envs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.manifest.request.env for part in self.parts))
 
     @property
     def length(self) -> int:
@@ -93,9 +89,9 @@ class Recordings:
 
     @property
     def columns(self) -> dict[str, Column]:
-        """Those that every set has."""
+        """Those that every set has, of one shape."""
         first, *others = (part.manifest.columns for part in self.parts)
-        return {name: column for name, column in first.items() if all(name in columns for columns in others)}
+        return {name: column for name, column in first.items() if all(told.get(name) == column for told in others)}
 
     @property
     def sha256(self) -> str:
@@ -116,8 +112,13 @@ class Recordings:
             "versions": {name: _listed(m.versions[name] for m in manifests if name in m.versions) for name in packages},
         }
 
+    def load_tracked(self, split: str, tracked: Mapping[str, slice]) -> np.ndarray:
+        """Loads the tracked points (E, T + 1, P), metres: of `state`, the columns that `tracked` has by environment."""
+        states = ((part, part.load(split, ["state"])["state"]) for part in self.parts)
+        return np.concatenate([state[..., tracked[part.manifest.request.env]] for part, state in states])
+
     def load(self, split: str, columns: Iterable[str]) -> dict[str, np.ndarray]:
-        """Loads columns of a split of every set into memory, as `Dataset.load` does of one."""
+        """Loads columns of a split of every set into memory, as `Dataset.load` does; those that are in `columns`."""
         if split not in SPLITS:
             raise DataError(f"split={split}: choose one of {', '.join(SPLITS)}")
         files = [(part, index) for part in self.parts for index in part.manifest.split[split]]
@@ -137,10 +138,11 @@ class Recordings:
 def _facts(one: Dataset, other: Dataset) -> dict[str, tuple[Any, Any]]:
     """What two sets that are learned from as one have alike, by what to call it."""
     own, first = one.manifest, other.manifest
-    facts: dict[str, tuple[Any, Any]] = {key: (getattr(own.request, key), getattr(first.request, key)) for key in ALIKE}
-    for name in sorted(own.columns.keys() & first.columns.keys()):
-        facts[f"shape of '{name}'"] = own.columns[name].shape, first.columns[name].shape
-    return facts
+    shared = ["action"]  # of two environments; of one, all that both have
+    if own.request.env == first.request.env:
+        shared = sorted(own.columns.keys() & first.columns.keys())
+    shapes = {f"shape of '{name}'": (own.columns[name].shape, first.columns[name].shape) for name in shared}
+    return {"length": (own.length, first.length), **shapes}
 
 
 def _listed(words: Iterable[str]) -> str:

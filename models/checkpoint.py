@@ -23,6 +23,8 @@ from .prior import ActionPrior, PriorArchitecture
 from .world_model import Architecture, WorldModel
 
 FORMAT = 1
+ENVS = "+"
+"""Joins the names of environments, in none of which it can occur, where a model was trained for several."""
 WEIGHTS, PRIOR, CONFIG = "model.safetensors", "prior.safetensors", "config.json"
 
 
@@ -34,9 +36,9 @@ class CheckpointError(UserError):
 class Checkpoint:
     """A trained world model and what it was trained for.
 
-    `env` and `env_config` name the environment, `obs` the kind of observation (`pixels`, `state`), `action_low` and
-    `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth knowing (data, steps, versions);
-    `prior` is an action prior that was trained for the model.
+    `env` and `env_config` name the environment, or several as `push+reach`, `obs` the kind of observation (`pixels`,
+    `state`), `action_low` and `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth
+    knowing (data, steps, versions); `prior` is an action prior that was trained for the model.
     """
 
     model: WorldModel
@@ -112,7 +114,7 @@ class Checkpoint:
         return checkpoint
 
     def require(self, env: str, obs: str, chunk: int | None = None) -> None:
-        """Makes sure that this is the checkpoint for an environment, an observation and (unless None) a chunk size.
+        """Makes sure that this is a checkpoint for an environment, an observation and (unless None) a chunk size.
 
         Raises:
             CheckpointError: naming the key, what was asked for and what the checkpoint holds.
@@ -120,7 +122,8 @@ class Checkpoint:
         wanted = {"env": env, "obs": obs, "model.chunk": chunk}
         held = {"env": self.env, "obs": self.obs, "model.chunk": self.model.chunk}
         for key, value in wanted.items():
-            if value is not None and value != held[key]:
+            known = self.env.split(ENVS) if key == "env" else [held[key]]
+            if value is not None and value not in known:
                 raise CheckpointError(f"{key}={value}: the checkpoint was trained for {key}={held[key]}")
 
 

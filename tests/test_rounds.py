@@ -245,7 +245,7 @@ def test_recordings_are_read_as_one_and_hold_out_what_each_does(both: list[Path]
         for name, array in arrays.items():
             assert len(array) == episodes
             np.testing.assert_array_equal(array, np.concatenate([part.load(split, [name])[name] for part in parts]))
-    assert (data.env, data.length, data.frames) == ("push", 20, 12 * 21)
+    assert (data.envs, data.length, data.frames) == (("push",), 20, 12 * 21)
     assert data.about["policy"] == "play, planner" and data.about["versions"] == parts[0].manifest.versions
     hashes = {Recordings.open(folders).sha256 for folders in (both, both[::-1], both[:1], both[1:])}
     assert len(hashes) == 4 and Recordings.open(both[:1]).sha256 == parts[0].manifest.sha256
@@ -259,7 +259,6 @@ def test_recordings_that_do_not_go_together_are_refused(both: list[Path], tmp_pa
 
     first = both[0]
     for folder, message in (
-        (recording("env", "env=reach"), f"data={tmp_path}/env: its env is reach, that of {first} push"),
         (recording("length", "length=19"), f"data={tmp_path}/length: its length is 19, that of {first} 20"),
         (recording("seed", "seed=0"), f"data={tmp_path}/seed: 4 of its episodes are in {first} too, .* another seed"),
         (first, f"data={first}: 6 of its episodes are in {first} too"),
@@ -336,3 +335,64 @@ def test_training_on_several_goes_on_exactly_and_on_nothing_else(
     assert read_log(out) == read_log(trained)
     expected, found = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (trained, out))
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+# One model for several tasks
+
+
+@pytest.fixture(scope="module")
+def tasks(pixel_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Recordings of push and of reach."""
+    reach = tmp_path_factory.mktemp("reach")
+    assert main(["record", "env=reach", "episodes=6", "length=20", "workers=1", f"out={reach}"]) == 0
+    return [pixel_run / "data", reach]
+
+
+def test_one_model_plans_in_several_tasks(
+    tasks: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "train"
+    assert main(training(tasks, out, "obs=pixels+proprio")) == 0
+    assert "sees the position to" in capsys.readouterr().out
+    checkpoint = Checkpoint.load(out / "checkpoint")
+    assert checkpoint.env == "push+reach" and checkpoint.model.readout is None
+    small = ("obs=pixels+proprio", "episodes=1", f"checkpoint={out / 'checkpoint'}", "planner.samples=8")
+    for env in ("push", "reach"):
+        bench = ["bench", f"env={env}", *small, "planners=[cem]", "planner_seeds=[0]", "video_episodes=0"]
+        assert main([*bench, "planner.iterations=1", "planner.horizon=2", f"out={tmp_path / env}"]) == 0
+        (row,) = json.loads((tmp_path / env / "results.json").read_text())["rows"]
+        assert row["env"] == env
+    capsys.readouterr()
+    for settings, message in {
+        "env=stack": "env=stack: the checkpoint was trained for env=push+reach",
+        "env=push energy.metric=object": "energy.metric=object: the checkpoint reads no positions",
+    }.items():
+        assert main(["bench", *small, f"out={tmp_path / 'no'}", *settings.split(), "obs=pixels+proprio"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_tasks_that_do_not_go_together_are_refused(
+    tasks: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for settings, message in {
+        "obs=state": "obs=state: state is not of one shape in push and reach",
+        "obs=pixels prior.steps=5": "prior.steps=5: a prior reads where things are, and not the same is tracked",
+    }.items():
+        assert main(training(tasks, tmp_path / "out", *settings.split())) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_tracked_points_are_each_environment_s_own(tasks: list[Path]) -> None:
+    data, (push, reach) = Recordings.open(tasks), (Dataset.open(folder) for folder in tasks)
+    assert data.envs == ("push", "reach") and data.columns.keys() == {"pixels", "proprio", "action"}
+    tracked = data.load_tracked("val", {"push": slice(9, 12), "reach": slice(0, 3)})
+    np.testing.assert_array_equal(tracked[0], push.load("val", ["state"])["state"][0, :, 9:12])
+    np.testing.assert_array_equal(tracked[1], reach.load("val", ["state"])["state"][0, :, :3])
+
+
+def test_what_is_tracked_alike_is_read(state_run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "pickplace"
+    assert main(["record", "env=pickplace", "episodes=4", "length=20", "workers=1", f"out={data}"]) == 0
+    assert main(training([state_run / "data", data], tmp_path / "train")) == 0
+    checkpoint = Checkpoint.load(tmp_path / "train" / "checkpoint")
+    assert checkpoint.env == "push+pickplace" and checkpoint.model.architecture.readout == 3

@@ -20,7 +20,7 @@ from ..episodes import Recordings, WindowSampler, evaluation_windows, windows
 from ..episodes.store import leftovers
 from ..errors import UserError
 from ..files import replacing
-from ..models.checkpoint import Checkpoint
+from ..models.checkpoint import ENVS, Checkpoint
 from ..models.metric import slow_metric
 from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
@@ -84,7 +84,7 @@ class Trainer:
         objective: Objective,
         data: Recordings,
         obs: str,
-        tracked: slice,
+        tracked: Mapping[str, slice],
         settings: Settings,
         out: Path,
         device: torch.device,
@@ -92,10 +92,10 @@ class Trainer:
         resume: bool = False,
     ) -> None:
         self.model, self.settings = model.to(device), settings
-        self.data, self.obs, self.tracked, self.out, self.device = data, obs, tracked, out, device
+        self.data, self.obs, self.out, self.device = data, obs, out, device
         parts = list(model.architecture.observations)
         self.columns = data.load("train", [*parts, "action"])
-        self._state = {split: data.load(split, ["state"])["state"] for split in ("train", "val")}
+        self._tracked = {split: data.load_tracked(split, tracked) for split in ("train", "val")}
         self._held_out = data.load("val", [*parts, "action"])
         if not resume:
             vectors = {p: torch.from_numpy(c).flatten(0, 1) for p, c in self.columns.items() if p != "pixels"}
@@ -163,7 +163,9 @@ class Trainer:
         }
         env_config = dict(self.data.parts[0].manifest.env_config)
         bounds = (-1.0,) * size, (1.0,) * size
-        Checkpoint(self.model, self.data.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
+        Checkpoint(self.model, ENVS.join(self.data.envs), env_config, self.obs, *bounds, about).save(
+            self.out / CHECKPOINT
+        )
         snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -189,7 +191,7 @@ class Trainer:
 
     def _validate(self) -> Validation:
         train, held_out = self._cover("train"), self._cover("val")
-        return validate(self.model, train, held_out, self.tracked, self.device)
+        return validate(self.model, train, held_out, self.device)
 
     def _fit_readings(self) -> None:
         """What is read off embeddings and has a closed form: the metric, and where the tracked points are."""
@@ -198,15 +200,15 @@ class Trainer:
         z = encode_windows(self.model, cover, self.device)
         self.model.metric.copy_(slow_metric(z))
         if self.model.readout is not None:
-            positions = torch.from_numpy(cover["state"][..., self.tracked]).flatten(0, 1)
+            positions = torch.from_numpy(cover["tracked"]).flatten(0, 1)
             self.model.readout.fit(z.flatten(0, 1).to(self.device), positions.to(self.device))
         self.model.train()
 
     def _cover(self, split: str) -> dict[str, np.ndarray]:
-        """Windows spread evenly over a split, with `state` for the probe."""
-        columns = {**(self.columns if split == "train" else self._held_out), "state": self._state[split]}
+        """Windows spread evenly over a split, with the `tracked` points for the probe."""
+        columns = {**(self.columns if split == "train" else self._held_out), "tracked": self._tracked[split]}
         horizon, chunk = self.settings.horizon, self.model.chunk
-        where = evaluation_windows(len(columns["state"]), self.data.length, chunk * horizon, VALIDATION_WINDOWS)
+        where = evaluation_windows(len(columns["tracked"]), self.data.length, chunk * horizon, VALIDATION_WINDOWS)
         return windows(columns, *where, chunk, horizon)
 
     def _write(self, record: Callable[[dict[str, float]], None], line: dict[str, float]) -> None:
