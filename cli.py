@@ -75,8 +75,11 @@ def command_help(command: Command) -> str:
     """The command's own YAML, which is its reference, and that of the groups it takes further settings from."""
     configs = files(f"{__package__}.configs")
     own = (configs / f"{command.config}.yaml").read_text(encoding="utf-8").splitlines()
-    chosen = dict(line.strip(" -").split(": ") for line in own if line.startswith("  - ") and "_self_" not in line)
-    lines = [f"usage: {PROG} {command.name} [key=value ...]", "", own[0].lstrip("# "), "", *_settings(own)]
+    groups = [line.removeprefix("  - ") for line in own if line.startswith("  - ") and "_self_" not in line]
+    # Groups with a comment, which says where they are told of, take a line like a setting.
+    brief = _settings([line for line in groups if "#" in line])
+    chosen = dict(line.split(": ") for line in groups if "#" not in line)
+    lines = [f"usage: {PROG} {command.name} [key=value ...]", "", own[0].lstrip("# "), "", *_settings(own), *brief]
     for group, option in chosen.items():
         for name in _options(group):
             text = (configs / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -87,7 +90,7 @@ def command_help(command: Command) -> str:
                 lines += ["", f"  {group}={name}{default}", *_settings(text, f"  {group}.")]
     for condition, settings in presets().items():
         shown = {line.split("=")[0].strip() for line in lines if "=" in line}
-        known = [f"{key}={value}" for key, value in settings.items() if {key, key.rpartition(".")[0]} & shown]
+        known = [f"{key}={value}" for key, value in settings.items() if {key, key.split(".")[0]} & shown]
         if known and condition.split("=")[0] in shown:
             lines += ["", f"  with {condition}, unless set otherwise: {' '.join(known)}"]
     return "\n".join(lines).replace('"${planner.name}"', chosen.get("planner", ""))
@@ -135,7 +138,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
         default = _default(override, defaults, config_name)
         try:  # words and paths are taken as they are; Hydra's grammar reads the rest
             word = default is None or isinstance(default, str)
-            value = text if word else parser.parse_override(override).value()
+            value = text if word else _paths(text) if default == [] else parser.parse_override(override).value()
             OmegaConf.update(config, key, None if text == "null" else value)
             good = _fits(OmegaConf.select(config, key), default)
         except (HydraException, OmegaConfBaseException):
@@ -206,6 +209,11 @@ def _default(override: str, defaults: DictConfig, config_name: str) -> Any:
     raise UserError(f"{key}={value}: {owner} has no key '{key}'{hint} It has: {', '.join(known)}")
 
 
+def _paths(text: str) -> list[str]:
+    """One path, or [A,B]."""
+    return text[1:-1].split(",") if text[:1] + text[-1:] == "[]" else [text]
+
+
 def _fits(value: Any, default: Any) -> bool:
     """Whether a value is of the kind of the default's."""
     from omegaconf import ListConfig
@@ -213,7 +221,8 @@ def _fits(value: Any, default: Any) -> bool:
     if default is None:
         return value is None or isinstance(value, str)
     if isinstance(default, ListConfig):
-        return isinstance(value, ListConfig) and len(value) > 0 and all(_fits(item, default[0]) for item in value)
+        first = default[0] if default else ""
+        return isinstance(value, ListConfig) and len(value) > 0 and all(_fits(item, first) for item in value)
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is type(default)
@@ -222,6 +231,8 @@ def _fits(value: Any, default: Any) -> bool:
 def _wanted(default: Any) -> str:
     from omegaconf import ListConfig
 
+    if default == []:
+        return "a path, or several as [A,B]"
     if isinstance(default, ListConfig):
         return f"a list like [{','.join(map(str, default))}]"
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}

@@ -198,6 +198,20 @@ def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device:
     return entries
 
 
+def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> Imagination:
+    """What the planner and energy groups say, on a checkpoint's model.
+
+    Raises:
+        UserError: for a setting that cannot be, or that the checkpoint lacks what it takes for.
+    """
+    energy = as_dict(config.energy)
+    check_energy(energy)
+    settings = as_dict(config.planner)
+    planner = make_planner(settings, checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk)
+    check_execution(config, planner)
+    return imagination(config, env, checkpoint, device, planner, energy, config.planner.prior)
+
+
 def imagination(
     config: DictConfig,
     env: World,

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..cli import as_dict
-from .bench import imagination, load_goals, write_film
-from .common import (
-    check_energy,
-    check_execution,
-    load_checkpoint,
-    make_env,
-    make_planner,
-    nothing_to_resume,
-    run_folder,
-    setup_device,
-    write_config,
-)
+from .bench import load_goals, own_imagination, write_film
+from .common import load_checkpoint, make_env, nothing_to_resume, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,14 +18,8 @@ def run(config: DictConfig) -> None:
 
     device = setup_device(config)
     checkpoint = load_checkpoint(config, device)
-    energy = as_dict(config.energy)
-    check_energy(energy)
-    planner = make_planner(
-        as_dict(config.planner), checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk
-    )
-    check_execution(config, planner)
     env = make_env(config)
-    controller = imagination(config, env, checkpoint, device, planner, energy, config.planner.prior)
+    controller = own_imagination(config, env, checkpoint, device)
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)

@@ -22,7 +22,7 @@ MAY_CHANGE = ("out", "workers", "device", "threads")
 
 
 def run(config: DictConfig) -> None:
-    from ..episodes import Dataset, RecordRequest, record
+    from ..episodes import Recordings, RecordRequest, record
     from ..evaluation.goals import make_goals
     from ..models.checkpoint import Checkpoint
     from ..training.loop import SNAPSHOT
@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
         clock.append(time.perf_counter())
         print(f"2/3 train: {config.steps} steps on {device}")
         resume = (out / "train" / SNAPSHOT).exists()
-        folder = train(config, Dataset.open(out / "data"), out / "train", device, resume)
+        folder = train(config, Recordings.open([out / "data"]), out / "train", device, resume)
         clock.append(time.perf_counter())
         print(f"3/3 bench: {config.episodes} held-out goals")
         checkpoint = Checkpoint.load(folder, device)

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..cli import as_dict
 from ..errors import UserError
-from .common import make_env
+from .bench import own_imagination
+from .common import flat, load_checkpoint, make_env
 
 if TYPE_CHECKING:
+    import numpy as np
     from omegaconf import DictConfig
+
+    from ..envs import World
+    from ..evaluation.policies import PlannerPolicy
+    from ..models.checkpoint import Checkpoint
+
+PLANNER = "planner"
+"""The policy that is no environment's own: a planner on a learned model."""
 
 
 def run(config: DictConfig) -> None:
     from ..episodes import RecordRequest, record
 
     env = make_env(config)  # whatever keeps it from being made is said before anything is written
+    acts: dict[str, Any] = {}
+    policy_config: dict[str, Any] = {}
+    if config.policy == PLANNER:
+        policies = PlannerPolicies.checked(config, env)
+        acts, policy_config = {"make_policy": policies}, policies.about
+    elif config.policy not in env.policies:
+        raise UserError(f"policy={config.policy} is unknown; choose one of: {', '.join([*env.policies, PLANNER])}")
+    elif config.checkpoint:
+        raise UserError(f"checkpoint={config.checkpoint}: policy={config.policy} needs none; it is policy={PLANNER}'s")
     env.close()
-    if config.policy not in env.policies:
-        raise UserError(f"policy={config.policy} is unknown; choose one of: {', '.join(env.policies)}")
     out = Path(config.out or f"data/{config.env.name}-{config.obs}-{config.policy}")
     request = RecordRequest(
         env=config.env.name,
@@ -27,7 +46,56 @@ def run(config: DictConfig) -> None:
         episodes=config.episodes,
         length=config.length,
         config=env.config,
+        policy_config=policy_config,
     )
-    manifest = record(request, out, workers=config.workers, progress=True)
+    manifest = record(request, out, workers=config.workers, progress=True, **acts)
     print(f"{manifest.episodes} episodes, {manifest.frames} frames in {out}")
     print(f"next: forearm train data={out} obs={config.obs}")
+
+
+@dataclass(frozen=True)
+class PlannerPolicies:
+    """Makes planner policies as a config says, in whichever process records: each loads the checkpoint for itself, and
+    makes sure that it is the one with the hash `sha256`."""
+
+    config: DictConfig
+    sha256: str
+
+    @classmethod
+    def checked(cls, config: DictConfig, env: World) -> PlannerPolicies:
+        """Raises UserError for whatever would keep a policy from being made."""
+        import numpy as np
+        import torch
+
+        if not 0 <= config.noise <= 1:
+            raise UserError(f"noise={config.noise}: must lie in 0 … 1; it is a share of the steps")
+        policies = cls(config, load_checkpoint(config, torch.device("cpu")).sha256)
+        policies(PLANNER, env, np.random.default_rng(0))
+        return cls(config, policies.sha256)  # as it was before it loaded anything, to be sent to others
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that decides what is planned, by key."""
+        from ..models.precision import use_bf16
+
+        config = self.config
+        precision = "bf16" if use_bf16(config.precision, "cpu") else "fp32"
+        about = {"checkpoint": self.sha256, "noise": config.noise, "execute_steps": config.execute_steps}
+        groups = {"planner": as_dict(config.planner), "energy": as_dict(config.energy)}
+        return {**about, "precision": precision, **flat(groups)}
+
+    def __call__(self, name: str, env: World, rng: np.random.Generator) -> PlannerPolicy:
+        from ..evaluation.policies import PlannerPolicy
+
+        device = self._checkpoint.model.metric.device
+        return PlannerPolicy(env, own_imagination(self.config, env, self._checkpoint, device), rng, self.config.noise)
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        import torch
+
+        torch.set_num_threads(1)  # a worker is one core, and sums must not depend on how many there are
+        checkpoint = load_checkpoint(self.config, torch.device("cpu"))
+        if checkpoint.sha256 != self.sha256:
+            raise UserError(f"checkpoint={self.config.checkpoint}: has changed since the recording began")
+        return checkpoint

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from ..episodes import Dataset
+    from ..episodes import Recordings
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
@@ -30,23 +30,24 @@ S = TypeVar("S")
 
 
 def run(config: DictConfig) -> None:
-    from ..episodes import Dataset
+    from ..episodes import Recordings
+    from ..models.checkpoint import ENVS
 
     check_obs(config.obs)
     if not config.data:
-        raise UserError("data: give the folder that `forearm record` wrote: data=PATH")
+        raise UserError("data: give the folder that `forearm record` wrote: data=PATH, or several as data=[A,B]")
     device = setup_device(config)
-    data = Dataset.open(Path(config.data))
+    data = Recordings.open([Path(folder) for folder in config.data])
     if config.resume:
         out = Path(config.out) if config.out else _latest(Path("runs/train"))
     else:
-        out = run_folder(config, "train", f"{data.manifest.request.env}-{config.obs}")
+        out = run_folder(config, "train", f"{ENVS.join(data.envs)}-{config.obs}")
     checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
-    print(f"next: forearm bench env={data.manifest.request.env} obs={config.obs} checkpoint={checkpoint}")
+    print(f"next: forearm bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}")
 
 
-def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, resume: bool) -> Path:
+def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
     """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
@@ -61,11 +62,17 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
-    stages(config, data.manifest.length)
+    stages(config, data.length)
     identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
     identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = tracked_columns(data)
+    for name in ("readout", "prior"):
+        if config[name].steps and model.readout is None:
+            raise UserError(
+                f"{name}.steps={config[name].steps}: reads where things are, and not the same is tracked in "
+                f"{' and '.join(data.envs)}; leave it 0"
+            )
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)
     if resume:
@@ -94,7 +101,7 @@ def train(config: DictConfig, data: Dataset, out: Path, device: torch.device, re
     return out / CHECKPOINT
 
 
-def learn_on_top(config: DictConfig, data: Dataset, folder: Path, device: torch.device) -> None:
+def learn_on_top(config: DictConfig, data: Recordings, folder: Path, device: torch.device) -> None:
     """Adds to a trained checkpoint what the config asks to be learned on its embeddings and is not there yet. Each
     stage takes minutes, and starts over if stopped."""
     from ..episodes.progress import progress_bar
@@ -102,7 +109,7 @@ def learn_on_top(config: DictConfig, data: Dataset, folder: Path, device: torch.
     from ..training.heads import Recorded
 
     checkpoint = Checkpoint.load(folder, device)
-    missing = [stage for stage in stages(config, data.manifest.length) if f"{stage.name}_steps" not in checkpoint.about]
+    missing = [stage for stage in stages(config, data.length) if f"{stage.name}_steps" not in checkpoint.about]
     if not missing:
         return
     try:
@@ -213,19 +220,25 @@ def check_model(config: DictConfig, length: int) -> None:
         )
 
 
-def architecture(config: DictConfig, data: Dataset) -> Architecture:
+def architecture(config: DictConfig, data: Recordings) -> Architecture:
     """What the config's model group and the data's shapes make together."""
     from ..models.world_model import Architecture
 
-    columns = data.manifest.columns
     parts = config.obs.split("+")
+    for recording in data.parts:
+        for part in parts:
+            if part not in (held := recording.manifest.columns):
+                there = ", ".join(sorted(held))
+                raise UserError(f"obs={config.obs}: {recording.folder} was recorded without {part}; it has {there}")
+    columns = data.columns
     for part in parts:
         if part not in columns:
-            held = ", ".join(sorted(columns))
-            raise UserError(f"obs={config.obs}: {data.folder} was recorded without {part}; it has {held}")
-    check_model(config, data.manifest.length)
+            raise UserError(f"obs={config.obs}: {part} is not of one shape in {' and '.join(data.envs)}")
+    check_model(config, data.length)
     m = config.model
-    tracked = tracked_columns(data)
+    tracked = list(tracked_columns(data).values())
+    # What is read off embeddings must be the same thing, whatever the environment.
+    alike = len(data.envs) == 1 or ("state" in columns and all(one == tracked[0] for one in tracked))
     width: dict[str, Any] = {"width": m.encoder_width} if m.encoder_width else {}
     return Architecture(
         observations={part: list(columns[part].shape[1:]) for part in parts},
@@ -237,17 +250,24 @@ def architecture(config: DictConfig, data: Dataset) -> Architecture:
         predictor=m.predictor,
         predictor_settings={"width": m.predictor_width, "depth": m.predictor_depth},
         encoder_settings={parts[0]: width},
-        readout=tracked.stop - tracked.start,
+        readout=(tracked[0].stop - tracked[0].start) if alike else 0,
         members=m.members,
         readout_width=config.readout.width if config.readout.steps else 0,
     )
 
 
-def tracked_columns(data: Dataset) -> slice:
-    """The columns of `state` with the tracked points of the environment that was recorded."""
+def tracked_columns(data: Recordings) -> dict[str, slice]:
+    """The columns of `state` with the tracked points, by the environment that was recorded.
+
+    Raises:
+        UserError: where they are not equally many.
+    """
     from ..envs import make_world
 
-    return make_world(data.manifest.request.env, pixels=False).tracked  # without pixels, which would need OpenGL
+    tracked = {env: make_world(env, pixels=False).tracked for env in data.envs}  # pixels would need OpenGL
+    if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
+        raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
+    return tracked
 
 
 def _latest(runs: Path) -> Path:

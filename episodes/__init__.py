@@ -1,7 +1,7 @@
 """What was recorded: the recorder, the store, and windows for training. No torch in here."""
 
 from .check import Problem, Report, check
-from .dataset import Dataset
+from .dataset import Dataset, Recordings
 from .manifest import Manifest, RecordRequest
 from .recorder import record
 from .store import DataError
@@ -14,6 +14,7 @@ __all__ = [
     "Manifest",
     "Problem",
     "RecordRequest",
+    "Recordings",
     "Report",
     "WindowSampler",
     "WorkerError",

@@ -1,13 +1,15 @@
-"""A recorded set of episodes, opened for reading."""
+"""Recorded sets of episodes, opened for reading: one, or several as one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .manifest import MANIFEST, SPLITS, Manifest
-from .store import DataError, episode_name, read_columns, read_header
+from .store import Column, DataError, episode_name, read_columns, read_header
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,108 @@ class Dataset:
 
         Rows follow `manifest.split[split]`. DataError for an unknown split or column, or a file that cannot be read.
         """
+        return Recordings((self,)).load(split, columns)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Sets of episodes, learned from as one: the first set's episodes, then the next one's. What one of them holds out
+    stays held out. Their environments may be several, whose actions and some of whose observations are of one shape."""
+
+    parts: tuple[Dataset, ...]
+
+    @classmethod
+    def open(cls, folders: Sequence[Path]) -> "Recordings":
+        """Opens one or more folders.
+
+        Raises:
+            DataError: naming the folder that is not whole, does not go with the first, or holds episodes of another's.
+        """
+        parts = tuple(Dataset.open(folder) for folder in folders)
+        owners: dict[str, Path] = {}
+        for part in parts:
+            for fact, (own, first) in _facts(part, parts[0]).items():
+                if own != first:
+                    raise DataError(f"data={part.folder}: its {fact} is {own}, that of {parts[0].folder} {first}")
+            checksums = part.manifest.checksums
+            if twice := [checksum for checksum in checksums if checksum in owners]:
+                raise DataError(
+                    f"data={part.folder}: {len(twice)} of its episodes are in {owners[twice[0]]} too, and what one set "
+                    "holds out must not be learned from in another; record with another seed"
+                )
+            owners |= dict.fromkeys(checksums, part.folder)
+        return cls(parts)
+
+    @property
+    def envs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.manifest.request.env for part in self.parts))
+
+    @property
+    def length(self) -> int:
+        """Steps an episode."""
+        return self.parts[0].manifest.length
+
+    @property
+    def frames(self) -> int:
+        return sum(part.manifest.frames for part in self.parts)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Those that every set has, of one shape."""
+        first, *others = (part.manifest.columns for part in self.parts)
+        return {name: column for name, column in first.items() if all(told.get(name) == column for told in others)}
+
+    @property
+    def sha256(self) -> str:
+        """Over every episode's content, in order: that of the set, if there is one."""
+        hashes = [part.manifest.sha256 for part in self.parts]
+        return hashes[0] if len(hashes) == 1 else sha256(" ".join(hashes).encode()).hexdigest()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Where they came from; what differs from set to set is listed."""
+        manifests = [part.manifest for part in self.parts]
+        packages = dict.fromkeys(name for manifest in manifests for name in manifest.versions)
+        return {
+            "data": self.sha256,
+            "frames": self.frames,
+            "policy": _listed(manifest.request.policy for manifest in manifests),
+            "renderer": _listed(manifest.renderer for manifest in manifests),
+            "versions": {name: _listed(m.versions[name] for m in manifests if name in m.versions) for name in packages},
+        }
+
+    def load_tracked(self, split: str, tracked: Mapping[str, slice]) -> np.ndarray:
+        """Loads the tracked points (E, T + 1, P), metres: of `state`, the columns that `tracked` has by environment."""
+        states = ((part, part.load(split, ["state"])["state"]) for part in self.parts)
+        return np.concatenate([state[..., tracked[part.manifest.request.env]] for part, state in states])
+
+    def load(self, split: str, columns: Iterable[str]) -> dict[str, np.ndarray]:
+        """Loads columns of a split of every set into memory, as `Dataset.load` does; those that are in `columns`."""
         if split not in SPLITS:
             raise DataError(f"split={split}: choose one of {', '.join(SPLITS)}")
-        indices = self.manifest.split[split]
+        files = [(part, index) for part in self.parts for index in part.manifest.split[split]]
         arrays: dict[str, np.ndarray] = {}
         for name in columns:
-            if name not in self.manifest.columns:
-                raise DataError(
-                    f"{self.folder}: has no column '{name}'; choose from {', '.join(sorted(self.manifest.columns))}"
-                )
-            column = self.manifest.columns[name]
-            arrays[name] = np.empty((len(indices), *column.shape), column.dtype)
-        for row, index in enumerate(indices):
-            for name, array in read_columns(self.folder / episode_name(index), arrays).items():
+            for part in self.parts:
+                if name not in (known := part.manifest.columns):
+                    raise DataError(f"{part.folder}: has no column '{name}'; choose from {', '.join(sorted(known))}")
+            column = self.columns[name]
+            arrays[name] = np.empty((len(files), *column.shape), column.dtype)
+        for row, (part, index) in enumerate(files):
+            for name, array in read_columns(part.folder / episode_name(index), arrays).items():
                 arrays[name][row] = array
         return arrays
+
+
+def _facts(one: Dataset, other: Dataset) -> dict[str, tuple[Any, Any]]:
+    """What two sets that are learned from as one have alike, by what to call it."""
+    own, first = one.manifest, other.manifest
+    shared = ["action"]  # of two environments; of one, all that both have
+    if own.request.env == first.request.env:
+        shared = sorted(own.columns.keys() & first.columns.keys())
+    shapes = {f"shape of '{name}'": (own.columns[name].shape, first.columns[name].shape) for name in shared}
+    return {"length": (own.length, first.length), **shapes}
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))

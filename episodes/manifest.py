@@ -22,7 +22,8 @@ class RecordRequest:
     """A set of episodes to record. Episode i depends on `seed` and i only, whoever records it and when.
 
     env, config    what to make: `forearm.envs.make_world(env, **config)`; config is JSON
-    policy         who acts: play, random, expert, or whoever else the environment knows
+    policy         who acts: play, random, expert, whoever else the environment knows, or whom `record` is given
+    policy_config  whatever else decides how it acts, JSON by key: of a planner its settings and its checkpoint's hash
     length         steps an episode; play ignores termination, so every episode has exactly as many
     val_fraction   share of the episodes held out for validation; at least one is
     """
@@ -34,6 +35,7 @@ class RecordRequest:
     length: int = 50
     config: Mapping[str, Any] = field(default_factory=dict)
     val_fraction: float = 0.05
+    policy_config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, least in {"seed": 0, "episodes": 2, "length": 1}.items():
@@ -42,13 +44,16 @@ class RecordRequest:
                 raise DataError(f"{key}={value}: must be a whole number, at least {least}")
         if not 0 < self.val_fraction < 1:
             raise DataError(f"val_fraction={self.val_fraction}: must be between 0 and 1")
-        try:  # as it will be read back: a tuple becomes a list
-            object.__setattr__(self, "config", json.loads(json.dumps(dict(self.config))))
-        except (TypeError, ValueError) as error:
-            raise DataError(f"config={self.config}: cannot be written as JSON ({error})") from None
+        for key in ("config", "policy_config"):
+            value = getattr(self, key)
+            try:  # as it will be read back: a tuple becomes a list
+                object.__setattr__(self, key, json.loads(json.dumps(dict(value))))
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{key}={value}: cannot be written as JSON ({error})") from None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "RecordRequest":
+        value = {"policy_config": {}, **value}  # older recordings have none
         return cls(**{key.name: value[key.name] for key in fields(cls)})
 
     def split(self) -> dict[str, tuple[int, ...]]:
@@ -60,7 +65,7 @@ class RecordRequest:
 
     def problems(self, index: int, header: Header) -> list[str]:
         """What keeps a file from being episode `index` of this request; empty if nothing."""
-        expected = {"index": index, "env": self.env, "policy": self.policy, "seed": self.seed}
+        expected = {"index": index} | {key: getattr(self, key) for key in ("env", "policy", "seed", "policy_config")}
         actual = {key: getattr(header.origin, key) for key in expected}
         return _differences(actual, expected) + header.problems(self.length)
 
@@ -170,9 +175,12 @@ def begin(folder: Path, request: RecordRequest, versions: Mapping[str, str]) -> 
         if others := sorted(entry.name for entry in folder.iterdir()):
             raise DataError(f"{folder}: holds '{others[0]}' and no recording; record into an empty or a new folder")
         return write_json(path, {"schema": SCHEMA, **asdict(request), "versions": versions})
-    begun, _ = read_recording(folder)
-    for key, value in asdict(request).items():
-        if (there := getattr(begun, key)) != value:
+    begun, wanted = asdict(read_recording(folder)[0]), asdict(request)
+    for told in (begun, wanted):
+        told |= told.pop("policy_config")  # many keys, of which the one that differs is named
+    for key in [*wanted, *begun]:
+        there, value = begun.get(key), wanted.get(key)
+        if there != value:
             raise DataError(
                 f"{folder}: was recorded with {key}={there}, asked for is {key}={value}; nothing was overwritten. "
                 f"Record into another folder, or ask for {key}={there}"

@@ -70,8 +70,9 @@ def record(
 ) -> Manifest:
     """Records what is missing of a set of episodes, and the manifest last.
 
-    `make_env(name, **config)` and `make_policy(name, env, rng)` must be importable functions: with more than one
-    worker they are called in spawned processes. With one, everything happens in this process.
+    `make_env(name, **config)` and `make_policy(name, env, rng)` must be importable functions, or values that can be
+    sent to another process: with more than one worker they are called in spawned ones. With one, everything happens in
+    this process.
 
     Raises DataError when the folder holds something else, WorkerError when an episode cannot be recorded. After
     either, after Ctrl-C and after SIGKILL, recorded episodes stay, and the same call goes on with the rest.
@@ -139,6 +140,7 @@ def _recording(
             env=env.name,
             env_config=dict(env.config),
             policy=request.policy,
+            policy_config=request.policy_config,
             seed=request.seed,
             renderer=env.renderer_name,
             versions=versions,

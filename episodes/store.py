@@ -13,7 +13,7 @@ and in its header where it came from, so that a single file explains itself. No 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an episode came from: `(seed, index)` and the versions are enough to record it again."""
+    """Where an episode came from: `(seed, index)`, whoever acted, and the versions are enough to record it again."""
 
     index: int
     env: str
@@ -57,6 +57,7 @@ class Origin:
     seed: int
     renderer: str
     versions: Mapping[str, str]
+    policy_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,8 @@ from .temporal import TemporalArchitecture, TemporalDistance
 from .world_model import Architecture, WorldModel
 
 FORMAT = 1
+ENVS = "+"
+"""Joins the names of environments, in none of which it can occur, where a model was trained for several."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PRIOR, TEMPORAL = "prior.safetensors", "temporal.safetensors"
 
@@ -35,9 +38,10 @@ class CheckpointError(UserError):
 class Checkpoint:
     """A trained world model and what it was trained for.
 
-    `env` and `env_config` name the environment, `obs` the kind of observation (`pixels`, `state`), `action_low` and
-    `action_high` the bounds (A,) of its actions; `about` holds whatever else is worth knowing (data, steps, versions);
-    `prior` is an action prior and `temporal` a temporal distance that were trained for the model.
+    `env` and `env_config` name the environment, or several as `push+reach`, `obs` the kind of observation (`pixels`,
+    `state`, `pixels+proprio`), `action_low` and `action_high` the bounds (A,) of its actions; `about` holds whatever
+    else is worth knowing (data, steps, versions); `prior` is an action prior and `temporal` a temporal distance that
+    were trained for the model.
     """
 
     model: WorldModel
@@ -56,9 +60,20 @@ class Checkpoint:
             write_atomic(folder / PRIOR, _weights(self.prior))
         if self.temporal is not None:
             write_atomic(folder / TEMPORAL, _weights(self.temporal))
-        config = {
-            "format": FORMAT,
-            "forearm": __version__,
+        write_json(folder / CONFIG, {"format": FORMAT, "forearm": __version__, **self._config})
+        return folder
+
+    @property
+    def sha256(self) -> str:
+        """Over every weight and all that is told of them: two checkpoints with the same one plan alike."""
+        digest = hashlib.sha256(json.dumps(self._config, sort_keys=True).encode())
+        for module in (self.model, self.prior, self.temporal):
+            digest.update(b"" if module is None else _weights(module))
+        return digest.hexdigest()
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        return {
             "architecture": asdict(self.model.architecture),
             "env": self.env,
             "env_config": self.env_config,
@@ -69,8 +84,6 @@ class Checkpoint:
             "prior": None if self.prior is None else asdict(self.prior.architecture),
             "temporal": None if self.temporal is None else asdict(self.temporal.architecture),
         }
-        write_json(folder / CONFIG, config)
-        return folder
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -113,7 +126,7 @@ class Checkpoint:
         return checkpoint
 
     def require(self, env: str, obs: str, chunk: int | None = None) -> None:
-        """Makes sure that this is the checkpoint for an environment, an observation and (unless None) a chunk size.
+        """Makes sure that this is a checkpoint for an environment, an observation and (unless None) a chunk size.
 
         Raises:
             CheckpointError: naming the key, what was asked for and what the checkpoint holds.
@@ -121,7 +134,8 @@ class Checkpoint:
         wanted = {"env": env, "obs": obs, "model.chunk": chunk}
         held = {"env": self.env, "obs": self.obs, "model.chunk": self.model.chunk}
         for key, value in wanted.items():
-            if value is not None and value != held[key]:
+            known = self.env.split(ENVS) if key == "env" else [held[key]]
+            if value is not None and value not in known:
                 raise CheckpointError(f"{key}={value}: the checkpoint was trained for {key}={held[key]}")
 
 

@@ -230,7 +230,8 @@ def pushed_windows(count: int, rng: np.random.Generator) -> dict[str, np.ndarray
     moves = action.reshape(count, 3, 2, 2).sum(2).cumsum(1)
     start = rng.normal(0, 0.2, (count, 1, 3)).astype(np.float32)
     still = np.zeros((count, 3, 1), np.float32)
-    return {"action": action, "state": np.concatenate([start, start + np.concatenate([moves, still], -1)], 1)}
+    state = np.concatenate([start, start + np.concatenate([moves, still], -1)], 1)
+    return {"action": action, "state": state, "tracked": state}
 
 
 @pytest.mark.parametrize(("knows", "verdict"), [(1.0, " beats"), (-1.0, "does NOT beat")])
@@ -240,7 +241,7 @@ def test_validation_measures_centimetres(knows: float, verdict: str) -> None:
     rng = np.random.default_rng(0)
 
     held_out = pushed_windows(300, rng)
-    found = validate(model, pushed_windows(800, rng), held_out, slice(0, 3), torch.device("cpu"))
+    found = validate(model, pushed_windows(800, rng), held_out, torch.device("cpu"))
     moved = 100 * np.linalg.norm(held_out["state"][:, -1] - held_out["state"][:, 0], axis=-1)
     assert found.still_cm == pytest.approx(float(np.median(moved[moved > 1])), rel=0.02)
     assert found.probe_cm < 0.2 and effective_rank(torch.from_numpy(held_out["state"]).flatten(0, 1)) > 2
@@ -259,7 +260,7 @@ class CollapsedModel(PerfectModel):
 def test_a_collapsed_latent_is_said_so() -> None:
     rng = np.random.default_rng(0)
     model = CollapsedModel(Architecture({"state": [3]}, {"state": "mlp"}, action_size=2, chunk=2))
-    found = validate(model, pushed_windows(800, rng), pushed_windows(300, rng), slice(0, 3), torch.device("cpu"))
+    found = validate(model, pushed_windows(800, rng), pushed_windows(300, rng), torch.device("cpu"))
     assert found.effective_rank == pytest.approx(1, abs=1e-3) and "COLLAPSED" in found.words
 
 

@@ -5,14 +5,14 @@ E episodes, T environment steps an episode, A action size, D latent size, P numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..episodes import Dataset
+from ..episodes import Recordings
 from ..models.world_model import WorldModel
 from .schedule import warm_cosine
 
@@ -29,10 +29,10 @@ class Recorded(NamedTuple):
 
     @classmethod
     @torch.no_grad()
-    def embed(cls, model: WorldModel, data: Dataset, tracked: slice, batch: int = 1000) -> Recorded:
-        """The train split; `tracked` are the columns of `state` with the positions."""
+    def embed(cls, model: WorldModel, data: Recordings, tracked: Mapping[str, slice], batch: int = 1000) -> Recorded:
+        """The train split; `tracked` are the columns of `state` with the positions, by environment."""
         device, parts = model.metric.device, list(model.architecture.observations)
-        columns = data.load("train", list(dict.fromkeys([*parts, "state", "action"])))
+        columns = data.load("train", [*parts, "action"])
         frames = {part: torch.from_numpy(columns[part]).flatten(0, 1) for part in parts}
         count = len(next(iter(frames.values())))
         z = torch.cat(
@@ -41,7 +41,7 @@ class Recorded(NamedTuple):
                 for i in range(0, count, batch)
             ]
         )
-        positions = torch.from_numpy(columns["state"][..., tracked])
+        positions = torch.from_numpy(data.load_tracked("train", tracked))
         return cls(z.unflatten(0, positions.shape[:2]), positions, torch.from_numpy(columns["action"]).float())
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..episodes import Dataset, WindowSampler, evaluation_windows, windows
+from ..episodes import Recordings, WindowSampler, evaluation_windows, windows
 from ..episodes.store import leftovers
 from ..errors import UserError
 from ..files import replacing
-from ..models.checkpoint import Checkpoint
+from ..models.checkpoint import ENVS, Checkpoint
 from ..models.metric import slow_metric
 from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
@@ -87,9 +87,9 @@ class Trainer:
         self,
         model: WorldModel,
         objective: Objective,
-        data: Dataset,
+        data: Recordings,
         obs: str,
-        tracked: slice,
+        tracked: Mapping[str, slice],
         settings: Settings,
         out: Path,
         device: torch.device,
@@ -97,10 +97,10 @@ class Trainer:
         resume: bool = False,
     ) -> None:
         self.model, self.settings = model.to(device), settings
-        self.data, self.obs, self.tracked, self.out, self.device = data, obs, tracked, out, device
+        self.data, self.obs, self.out, self.device = data, obs, out, device
         parts = list(model.architecture.observations)
         self.columns = data.load("train", [*parts, "action"])
-        self._state = {split: data.load(split, ["state"])["state"] for split in ("train", "val")}
+        self._tracked = {split: data.load_tracked(split, tracked) for split in ("train", "val")}
         self._held_out = data.load("val", [*parts, "action"])
         self._lots = draw_lots(model.members, len(self.columns["action"]), settings.seed).to(device)
         if not resume:
@@ -112,7 +112,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
-        self.identity = {**asdict(settings), **identity, "data": data.manifest.sha256}
+        self.identity = {**asdict(settings), **identity, "data": data.sha256}
         self.step = 0
         self.validation: Validation | None = None
         self._bf16 = use_bf16(settings.precision, device, pays_on_cpu="pixels" in obs)
@@ -130,7 +130,7 @@ class Trainer:
         """
         s = self.settings
         span = self.model.chunk * s.horizon
-        sampler = WindowSampler(len(self.columns["action"]), self.data.manifest.length, span, s.batch, s.seed)
+        sampler = WindowSampler(len(self.columns["action"]), self.data.length, span, s.batch, s.seed)
         self.model.train()
         self._forget_after(self.step)
         if self.step == 0:
@@ -162,21 +162,18 @@ class Trainer:
     def save(self) -> None:
         """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former."""
         self._fit_readings()
-        request = self.data.manifest.request
         size = self.model.architecture.action_size
         about = {
             "steps": self.step,
             "seed": self.settings.seed,
             "objective": type(self.objective).__name__,
-            "data": self.data.manifest.sha256,
-            "frames": self.data.manifest.frames,
-            "policy": request.policy,
-            "renderer": self.data.manifest.renderer,
-            "versions": dict(self.data.manifest.versions),
+            **self.data.about,
         }
-        env_config = dict(self.data.manifest.env_config)
+        env_config = dict(self.data.parts[0].manifest.env_config)
         bounds = (-1.0,) * size, (1.0,) * size
-        Checkpoint(self.model, request.env, env_config, self.obs, *bounds, about).save(self.out / CHECKPOINT)
+        Checkpoint(self.model, ENVS.join(self.data.envs), env_config, self.obs, *bounds, about).save(
+            self.out / CHECKPOINT
+        )
         snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
 
     def _train_step(self, batch: dict[str, Tensor], lots: Tensor) -> dict[str, Tensor]:
@@ -203,7 +200,7 @@ class Trainer:
 
     def _validate(self) -> Validation:
         train, held_out = self._cover("train"), self._cover("val")
-        return validate(self.model, train, held_out, self.tracked, self.device)
+        return validate(self.model, train, held_out, self.device)
 
     def _fit_readings(self) -> None:
         """What is read off embeddings and has a closed form: the metric, and where the tracked points are."""
@@ -212,17 +209,15 @@ class Trainer:
         z = encode_windows(self.model, cover, self.device)
         self.model.metric.copy_(slow_metric(z))
         if self.model.readout is not None:
-            positions = torch.from_numpy(cover["state"][..., self.tracked]).flatten(0, 1)
+            positions = torch.from_numpy(cover["tracked"]).flatten(0, 1)
             self.model.readout.fit(z.flatten(0, 1).to(self.device), positions.to(self.device))
         self.model.train()
 
     def _cover(self, split: str) -> dict[str, np.ndarray]:
-        """Windows spread evenly over a split, with `state` for the probe."""
-        columns = {**(self.columns if split == "train" else self._held_out), "state": self._state[split]}
+        """Windows spread evenly over a split, with the `tracked` points for the probe."""
+        columns = {**(self.columns if split == "train" else self._held_out), "tracked": self._tracked[split]}
         horizon, chunk = self.settings.horizon, self.model.chunk
-        where = evaluation_windows(
-            len(columns["state"]), self.data.manifest.length, chunk * horizon, VALIDATION_WINDOWS
-        )
+        where = evaluation_windows(len(columns["tracked"]), self.data.length, chunk * horizon, VALIDATION_WINDOWS)
         return windows(columns, *where, chunk, horizon)
 
     def _write(self, record: Callable[[dict[str, float]], None], line: dict[str, float]) -> None:

@@ -59,19 +59,18 @@ def validate(
     model: WorldModel,
     train: Mapping[str, np.ndarray],
     held_out: Mapping[str, np.ndarray],
-    tracked: slice,
     device: torch.device,
 ) -> Validation:
-    """Measures a model on windows: observation parts and `state` (W, H + 1, …), `action` (W, H K, A); the readout is
-    fit on the `train` windows and everything is measured on the `held_out` ones."""
+    """Measures a model on windows: observation parts and `tracked` points (W, H + 1, …), `action` (W, H K, A); the
+    readout is fit on the `train` windows and everything is measured on the `held_out` ones."""
     model.eval()
     z_train = encode_windows(model, train, device)
     z = encode_windows(model, held_out, device)
     actions = torch.from_numpy(held_out["action"]).to(device)
     imagined = model.rollout(z[:, 0].to(device), actions[:, None])[..., 0, :, :].cpu()
-    position = torch.from_numpy(held_out["state"][..., tracked])
+    position = torch.from_numpy(held_out["tracked"])
     read = Readout(z.shape[-1], position.shape[-1])
-    read.fit(z_train.flatten(0, 1), torch.from_numpy(train["state"][..., tracked]).flatten(0, 1))
+    read.fit(z_train.flatten(0, 1), torch.from_numpy(train["tracked"]).flatten(0, 1))
     still = (position[:, -1] - position[:, 0]).norm(dim=-1) * 100
     off = (read(imagined[..., -1, :]) - position[:, -1]).norm(dim=-1) * 100
     moved = still > MOVED_CM
@@ -92,7 +91,7 @@ def encode_windows(
     model: WorldModel, windows: Mapping[str, np.ndarray], device: torch.device, batch: int = 100
 ) -> Tensor:
     """Embeddings (W, H + 1, D) of all observations of windows, a few at a time."""
-    count, steps = windows["action"].shape[0], windows["state"].shape[1]
+    count, steps = windows["action"].shape[0], windows["tracked"].shape[1]
     parts = {part: torch.from_numpy(windows[part]) for part in model.architecture.observations}
     encoded = [
         model.encode({part: value[i : i + batch].flatten(0, 1).to(device) for part, value in parts.items()}).cpu()
