@@ -308,13 +308,15 @@ class Attempts:
         rng = np.random.default_rng(0)
         made = [attempt(env, situation, rng) for _ in range(100) for situation in SITUATIONS]
         self.columns = {"state": np.concatenate([s for s, _ in made]), "action": np.stack([a for _, a in made])}
-        request = SimpleNamespace(env=env.name, policy="attempts")
-        about = {"sha256": "", "frames": 0, "renderer": "none", "versions": {}, "env_config": {}}
-        self.manifest = SimpleNamespace(length=8, request=request, **about)
+        self.about, self.sha256, self.length, self.envs = {"policy": "attempts"}, "", 8, (env.name,)
+        self.parts = [SimpleNamespace(manifest=SimpleNamespace(env_config={}))]
 
     def load(self, split: str, columns: list[str]) -> dict[str, np.ndarray]:
         rows = slice(40, None) if split == "train" else slice(40)
         return {name: self.columns[name][rows] for name in columns}
+
+    def load_tracked(self, split: str, tracked: dict[str, slice]) -> np.ndarray:
+        return self.load(split, ["state"])["state"][..., tracked[self.envs[0]]]
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +339,9 @@ def learn(data: Any, relax: float, out: Path) -> WorldModel:
     settings = Settings(steps=400, batch=96, horizon=2, learning_rate=2e-3, warmup=30, relax=relax, precision="fp32")
     settings = replace(settings, validate_every=10_000, save_every=10_000)
     objective = make_objective("vicreg", weight=0.3, covariance=0.1)
-    for _ in Trainer(model, objective, data, "state", slice(9, 12), settings, out, torch.device("cpu"), {}).run():
+    for _ in Trainer(
+        model, objective, data, "state", {"pickplace": slice(9, 12)}, settings, out, torch.device("cpu"), {}
+    ).run():
         pass
     return model.eval()
 

@@ -17,6 +17,7 @@ import torch
 from conftest import FOREARM, TINY
 from forearm.cli import compose, main
 from forearm.commands.record import PlannerPolicies
+from forearm.commands.train import tracked_columns
 from forearm.envs import make
 from forearm.episodes import DataError, Dataset, Recordings, check
 from forearm.episodes.store import read_header
@@ -25,8 +26,8 @@ from forearm.evaluation.closed_loop import Batch
 from forearm.evaluation.goals import HOLD, GoalManifest
 from forearm.evaluation.policies import NOISE, PlannerPolicy
 from forearm.models.checkpoint import Checkpoint
+from forearm.training.heads import Recorded
 from forearm.training.loop import Trainer, read_log
-from forearm.training.prior import embed
 from safetensors.torch import load_file
 
 # The policy, with a controller that is known
@@ -304,7 +305,7 @@ def test_training_sees_every_recording(trained: Path, both: list[Path], tmp_path
         assert main(training(folders, tmp_path / name)) == 0
         other = load_file(tmp_path / name / "checkpoint" / "model.safetensors")
         assert not torch.equal(weights["predictor.change.weight"], other["predictor.change.weight"])
-    z, positions, actions = embed(checkpoint.model, data)
+    z, positions, actions = Recorded.embed(checkpoint.model, data, tracked_columns(data))
     assert len(z) == len(positions) == len(actions) == 10
 
 
