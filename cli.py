@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
@@ -160,7 +161,8 @@ def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
     from omegaconf import OmegaConf
 
     chosen = dict(override.split("=", 1) for override in overrides)
-    now = dict(chosen)  # a preset may choose what another one is for
+    now = {**_recorded(chosen), **chosen} if "data" in root else dict(chosen)
+    # `now` grows: a preset may choose what another one is for.
     for condition, settings in presets().items():
         key, value = condition.split("=")
         default = OmegaConf.select(root, f"{key}.name" if _options(key) else key)
@@ -170,6 +172,18 @@ def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
             if not {name, name.split(".")[0]} & set(chosen) and OmegaConf.select(root, name) is not None:
                 now[name] = str(setting)
                 yield f"{name}={setting}"
+
+
+def _recorded(chosen: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the recording that is to be learned from, if it can be read: whatever is wrong with it is said
+    when it is opened."""
+    from .episodes import DataError, Recordings
+
+    try:
+        envs = Recordings.open([Path(folder) for folder in _paths(chosen.get("data", ""))]).envs
+    except (DataError, OSError):
+        return {}
+    return {"env": envs[0]} if len(envs) == 1 else {}
 
 
 def _options(group: str) -> list[str]:

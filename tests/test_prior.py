@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forearm.cli import main
+from forearm.cli import compose, main
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes
 from forearm.evaluation.controllers import Expert, PriorAlone, action_space
@@ -141,6 +141,9 @@ def test_a_checkpoint_keeps_its_prior(state_run: Path, tmp_path: Path) -> None:
 def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = tmp_path / "data", tmp_path / "train"
     assert main(["record", "env=pickplace", "episodes=6", "length=20", "workers=1", "obs=state", f"out={data}"]) == 0
+    suited, chosen = (compose("train", [f"data={data}", *more]) for more in ([], ["prior.steps=0", "obs=pixels"]))
+    assert (suited.prior.steps, suited.obs, suited.batch) == (8000, "state", 256), "what suits what was recorded"
+    assert (chosen.prior.steps, chosen.obs) == (0, "pixels")
     tiny = ["model.latent=8", "model.features=16", "model.predictor_width=16", "model.encoder_width=8", "batch=8"]
     short = ["steps=4", "prior.steps=3", "prior.batch=8", "prior.width=16", "prior.depth=1", "device=cpu", "threads=1"]
     short += ["readout.steps=2", "readout.width=8"]
