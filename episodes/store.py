@@ -100,6 +100,8 @@ def write_episode(folder: Path, origin: Origin, columns: Mapping[str, np.ndarray
     """Writes an episode, whole or not at all."""
     arrays = {name: np.ascontiguousarray(array) for name, array in columns.items()}
     about = {"format": FORMAT, **asdict(origin), "checksum": checksum(arrays)}
+    if not origin.policy_config:
+        del about["policy_config"]  # a scripted policy has none, and its files are what they were before there was any
     path = folder / episode_name(origin.index)
     write_atomic(path, save(arrays, {_KEY: json.dumps(about, sort_keys=True)}))
     return path
