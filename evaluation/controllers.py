@@ -127,6 +127,8 @@ class Imagination:
         box = self.energy.pop("keep_out", None)
         self.keep_out = None if box is None else Box.parse(box)
         self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
+        if self.weights.get("let_go"):  # which way a gripper's action opens it, other worlds have their own ideas
+            as_arm(env, f"energy.weights.let_go={self.weights['let_go']}")
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model, temporal)
         self.device = device
         self.execute_steps = execute_steps
