@@ -1,4 +1,5 @@
-"""Writes docs/results.md and the table of README from run folders: `python benchmarks/results.py RUN [RUN …]`.
+"""Writes docs/results.md and the table of README from run folders: `python benchmarks/results.py RUN [RUN …]`, or, of
+what was tried on the way, docs/ablations.md: `python benchmarks/results.py --ablations RUN [RUN …]`.
 
 Each RUN is a folder with the results.json of `forearm bench` or `forearm quickstart`. Nothing here is typed by hand:
 tables, commands, machines and hashes are what the runs wrote.
@@ -25,6 +26,15 @@ are of one problem alone, observation's encoding included, on a machine that did
 by themselves they are in [performance.md](performance.md).
 
 This page is written by `python benchmarks/results.py RUN …` from the folders that the commands below made.
+"""
+ABLATIONS = ROOT / "docs" / "ablations.md"
+ABLATIONS_HEAD = """# What was tried
+
+Measured on tuning goals (`seed=7`, or held-out goals of a recording), never on those of [results.md](results.md), with
+one training seed and one planner seed, while the machine did other work: directions, with wide intervals. Plan times
+mean nothing here. A checkpoint has a temporal distance if it was trained with `temporal.steps=2000`.
+
+This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
 
 
@@ -73,11 +83,15 @@ def section(found: Results) -> str:
 
 
 def main(folders: list[str]) -> int:
-    if not folders:
+    ablations = folders[:1] == ["--ablations"]
+    runs = [read_results(Path(folder) / "results.json") for folder in folders[ablations:]]
+    if not runs:
         print(__doc__)
         return 2
-    runs = [read_results(Path(folder) / "results.json") for folder in folders]
-    write_atomic(PAGE, "\n\n".join([HEAD.strip(), *map(section, runs)]).encode() + b"\n")
+    page, head = (ABLATIONS, ABLATIONS_HEAD) if ablations else (PAGE, HEAD)
+    write_atomic(page, "\n\n".join([head.strip(), *map(section, runs)]).encode() + b"\n")
+    if ablations:
+        return 0
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     write_atomic(README, (before + BEGIN + "\n" + summary(runs) + "\n" + END + after).encode())

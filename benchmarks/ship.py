@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from forearm.models.checkpoint import Checkpoint
+from forearm.models.checkpoint import Checkpoint, shipped_name
 
 SHIPPED = Path(__file__).parent.parent / "models" / "pretrained"
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
         checkpoint.prior.half()
     if checkpoint.temporal is not None:
         checkpoint.temporal.half()
-    print(checkpoint.save(SHIPPED / f"{checkpoint.env}-{checkpoint.obs}"))
+    print(checkpoint.save(SHIPPED / shipped_name(checkpoint.env, checkpoint.obs)))
     return 0
 
 

@@ -94,14 +94,14 @@ def setup_device(config: DictConfig) -> torch.device:
 def load_checkpoint(config: DictConfig, device: torch.device) -> Checkpoint:
     """The checkpoint that `checkpoint` names, or the shipped one, made sure to be for `env` and `obs`."""
     from .. import models
-    from ..models.checkpoint import Checkpoint
+    from ..models.checkpoint import Checkpoint, shipped_name
 
     env, obs = config.env.name, check_obs(config.obs)
     if config.checkpoint:
         folder = Path(config.checkpoint)
     else:
         shipped = Path(str(files(models))) / "pretrained"
-        folder = shipped / f"{env}-{obs}"
+        folder = shipped / shipped_name(env, obs)
         if not folder.is_dir():
             there = ", ".join(sorted(path.parent.name for path in shipped.glob("*/config.json")))
             raise UserError(

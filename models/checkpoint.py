@@ -30,6 +30,11 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PRIOR, TEMPORAL = "prior.safetensors", "temporal.safetensors"
 
 
+def shipped_name(env: str, obs: str) -> str:
+    """The folder under models/pretrained of the checkpoint that comes with Forearm."""
+    return f"{env}-{obs}".replace("/", "-")
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or made for something else; the message says which."""
 

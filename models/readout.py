@@ -11,8 +11,8 @@ FEATURES = 768
 class Readout(nn.Module):
     """Positions (…, P) in metres off embeddings (…, D): ridge regression on random features, solved in closed form.
 
-    Where `width` is not 0, a linear one, and what a small network adds to it: nothing before its training, and much
-    afterwards (docs/results.md). It could not take back what random features get wrong.
+    Where `width` is not 0, a linear one, and what a small network adds to it, nothing before its training. It could not
+    take back what random features get wrong.
 
     It is fitted after training, on embeddings that no label has shaped, so that distances between what it reads compare
     where objects are and forget how the arm is held.
