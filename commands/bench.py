@@ -233,11 +233,8 @@ def imagination(
     weight = energy["weights"]["prior"]
     asked = [key for key, value in (("planner.prior", prior), ("energy.weights.prior", weight)) if value]
     learned = require_prior(checkpoint, asked[0]) if asked else None
-    if learned is not None and weight and planner.space.steps < (length := learned.architecture.segment):
-        raise UserError(
-            f"energy.weights.prior={weight}: plans of {planner.space.steps} steps are too short to judge, for the "
-            f"checkpoint's prior does {length} at a time; raise planner.horizon"
-        )
+    if learned is not None and weight:
+        check_judge(learned, weight, planner)
     return Imagination(
         env,
         checkpoint.model,
@@ -258,6 +255,21 @@ def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionP
     if checkpoint.prior is None:
         raise UserError(f"{key}: the checkpoint has no action prior; `forearm train prior.steps=…` learns one")
     return checkpoint.prior
+
+
+def check_judge(prior: ActionPrior, weight: float, planner: Planner) -> None:
+    """UserError where a prior cannot tell how unlikely a planner's plans are."""
+    steps, length = planner.space.steps, prior.architecture.segment
+    if steps < length:
+        raise UserError(
+            f"energy.weights.prior={weight}: plans of {steps} steps are too short to judge, for the checkpoint's prior "
+            f"does {length} at a time; raise planner.horizon"
+        )
+    if not prior.architecture.typical:
+        raise UserError(
+            f"energy.weights.prior={weight}: the checkpoint's prior does not know what is usual; "
+            "`forearm train prior.steps=…` learns one that does"
+        )
 
 
 def make_deadline(config: DictConfig) -> float | None:

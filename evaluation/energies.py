@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -120,8 +119,8 @@ def letting_go(model: Imagines, readout: Readout, z: Tensor, chunk: int, actions
 
 @dataclass(frozen=True, eq=False)
 class Unlikely(Term):
-    """How unlikely a plan's actions are under an action prior that goes the way the model imagines: 1 is what the
-    prior would do itself from here, and about what was done where it learned.
+    """How unlikely a plan's actions are under an action prior that goes the way the model imagines; 1 is what was done,
+    on average, where it learned.
 
     The plan is cut into the L steps that a prior answers with, and each is judged where it begins in the imagined
     future, by `ActionPrior.denoising_error`; a rest shorter than L is not judged. Of several members' futures, the
@@ -141,11 +140,6 @@ class Unlikely(Term):
     goal: Tensor
     chunk: int
 
-    @cached_property
-    def typical(self) -> Tensor:
-        """What the prior's own draws come to, (B,)."""
-        return self.prior.typical_error(self.z, self.readout(self.z), self.readout(self.goal))
-
     def __call__(self, actions: Tensor, /) -> Tensor:
         length = self.prior.architecture.segment
         count, stride = actions.shape[2] // length, length // self.chunk
@@ -157,5 +151,5 @@ class Unlikely(Term):
         goal = self.readout(self.goal)[:, None, None].expand_as(now)
         done = segments.expand(*z.shape[:-1], *segments.shape[-2:])
         error = self.prior.denoising_error(*(x.flatten(0, -2) for x in (z, now, goal)), done.flatten(0, -3))
-        each = error.view(z.shape[:-1]).mean(-1) / self.typical[:, None]
+        each = error.view(z.shape[:-1]).mean(-1) / self.prior.architecture.typical
         return each.mean(0) if each.dim() == 3 else each

@@ -17,15 +17,14 @@ TEMPERATURE = 0.6
 """Deviation of the noise that actions are drawn from, where training had 1: nearer to what was done most often."""
 TIMES = (0.3, 0.7)
 """At which `denoising_error` looks: early, where the state tells what is to be done, and late, where details show."""
-DRAWS, FINE = 8, 24
-"""Of its own that a prior is compared with, and the Euler steps of each: few steps leave draws too much alike."""
 
 
 @dataclass(frozen=True)
 class PriorArchitecture:
     """All that is needed to build a prior; written into a checkpoint's config.json.
 
-    `latent` D and `goal` P are sizes of what it is given, `segment` the environment steps L it answers with.
+    `latent` D and `goal` P are sizes of what it is given, `segment` the environment steps L it answers with; `typical`
+    is its `denoising_error` on what it learned from, 0 where that was not measured.
     """
 
     latent: int
@@ -34,6 +33,7 @@ class PriorArchitecture:
     segment: int = 6
     width: int = 384
     depth: int = 3
+    typical: float = 0.0
 
 
 class ActionPrior(nn.Module):
@@ -50,7 +50,6 @@ class ActionPrior(nn.Module):
     place: Tensor
     reach: Tensor
     probe: Tensor
-    draws: Tensor
 
     def __init__(self, architecture: PriorArchitecture) -> None:
         super().__init__()
@@ -60,9 +59,8 @@ class ActionPrior(nn.Module):
         self.register_buffer("std", torch.ones(a.latent))
         self.register_buffer("place", torch.zeros(a.goal))
         self.register_buffer("reach", torch.ones(a.goal))
-        fixed = torch.randn(1 + DRAWS, size, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("probe", fixed[:1], persistent=False)
-        self.register_buffer("draws", fixed[1:], persistent=False)
+        probe = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("probe", probe, persistent=False)
         self.embed = nn.Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
         self.blocks = nn.Sequential(*(Block(a.width) for _ in range(a.depth)))
         self.velocity = nn.Linear(a.width, size)
@@ -87,17 +85,9 @@ class ActionPrior(nn.Module):
         time = torch.rand(len(end), 1, generator=generator, device=end.device)
         return self._misses(start, end, time, z, now, goal).mean()
 
-    def sample(
-        self,
-        z: Tensor,
-        now: Tensor,
-        goal: Tensor,
-        noise: Tensor,
-        steps: int = 6,
-        temperature: float = TEMPERATURE,
-    ) -> Tensor:
+    def sample(self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6) -> Tensor:
         """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps."""
-        x = temperature * noise.flatten(1)
+        x = TEMPERATURE * noise.flatten(1)
         with self._precision(z):
             for step in range(steps):
                 time = x.new_full((len(x), 1), step / steps)
@@ -120,13 +110,6 @@ class ActionPrior(nn.Module):
                     at = end.new_full((len(end), 1), time)
                     error = error + self._misses(start.expand_as(end), end, at, z, now, goal).float().mean(-1)
         return error / (2 * len(TIMES))
-
-    def typical_error(self, z: Tensor, now: Tensor, goal: Tensor) -> Tensor:
-        """`denoising_error` of what the prior would do itself, (B,): the mean over `DRAWS` draws as in training."""
-        z, now, goal = (x.repeat_interleave(DRAWS, dim=0) for x in (z, now, goal))
-        noise = self.draws.unflatten(1, (self.architecture.segment, -1)).repeat(len(z) // DRAWS, 1, 1)
-        drawn = self.sample(z, now, goal, noise, FINE, temperature=1.0)
-        return self.denoising_error(z, now, goal, drawn).unflatten(0, (-1, DRAWS)).mean(1)
 
     def _misses(self, start: Tensor, end: Tensor, time: Tensor, z: Tensor, now: Tensor, goal: Tensor) -> Tensor:
         """Squared errors (B, L A) of velocities on the way from noise to actions, both (B, L A), at times (B, 1)."""

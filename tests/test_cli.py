@@ -206,7 +206,7 @@ BAD: dict[str, tuple[str, str]] = {
     "demo planner": (f"demo obs=state checkpoint={{run}}/train/checkpoint {GOOD} planner.sigma=0", "sigma=0.* posit"),
     "nothing to resume": ("train obs=state data={run}/data resume=true", "resume=true: there is no training under"),
     "quickstart planners": ("quickstart obs=state planners=[foo] out={out}", "planners: foo is unknown; choose from"),
-    "quickstart members": ("quickstart obs=state energy.ensemble=worst out={out}", r"ensemble=worst: the model"),
+    "quickstart members": ("quickstart obs=state energy.ensemble=worst out={out}", r"energy\.ensemble=worst: the mod"),
     "quickstart prior": ("quickstart obs=state energy.weights.prior=1 out={out}", r"energy\.weights\.prior=1.*: needs"),
     "quickstart rate": ("quickstart obs=state learning_rate=0 out={out}", "learning_rate=0.*: must be positive"),
     "quickstart horizon": ("quickstart obs=state horizon=99 out={out}", r"x horizon=99: must be at most 50"),

@@ -6,7 +6,7 @@ B examples a batch, L environment steps in a segment, D latent size, P numbers o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ MOVED, STILL = 0.02, 0.2
 """Metres from which an object counts as moved, and the share of examples that are drawn whether it did or not."""
 CANDIDATES = 4
 """Examples drawn for each that is learned from; those in which an object moves go first."""
+MEASURED = 20
+"""Batches on which it is measured how well the prior tells what was done from noise."""
 
 
 @dataclass(frozen=True)
@@ -111,4 +113,13 @@ def train_prior(
         return prior.loss(z + jitter, now, then, done, noise)
 
     fit(prior, loss, settings.steps, settings.learning_rate, seed, use_bf16(precision, device), advance)
+    prior.architecture = replace(architecture, typical=typical_error(prior, examples, settings.steps))
     return prior
+
+
+@torch.no_grad()
+def typical_error(prior: ActionPrior, examples: Hindsight, step: int) -> float:
+    """A prior's mean `denoising_error` on the examples of `MEASURED` training steps from `step` on."""
+    batches = (examples.batch(step + more) for more in range(MEASURED))
+    errors = [prior.denoising_error(*(part.to(prior.mean.device) for part in batch)) for batch in batches]
+    return float(torch.cat(errors).mean())
