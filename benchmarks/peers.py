@@ -348,6 +348,7 @@ def at_once(problem: Problem, actions: Tensor) -> Tensor:
     return problem.whole(actions[None])[0]
 
 
+ONE_OF_EACH = "stable-worldmodel CEM,pytorch-icem,pytorch-mppi,mbrl,torch-world"
 CALLS = 10
 """Plans of an analytic problem in one turn: of fractions of a millisecond, the first after others pays for the caches
 that they emptied."""
@@ -356,13 +357,13 @@ TEMPERATURES = (0.001, 0.01, 0.1, 1.0, 10.0)
 
 def peers(temperature: float, value: Value) -> dict[str, Make]:
     """Those that take the cost of whole plans, and, for a stepwise `value`, those that take steps."""
-    found: dict[str, Make] = {"torch-world CEM": partial(torch_world, value), "mbrl CEM": partial(mbrl, value)}
+    found: dict[str, Make] = {}
     for name in ("CEMSolver", "ICEMSolver", "MPPISolver"):
         found[f"stable-worldmodel {name.removesuffix('Solver')}"] = partial(stable_worldmodel, name, value)
     if value is stepwise:
-        found[f"pytorch-mppi ({temperature:g})"] = partial(pytorch_mppi, temperature=temperature)
         found["pytorch-icem"] = pytorch_icem
-    return found
+        found[f"pytorch-mppi ({temperature:g})"] = partial(pytorch_mppi, temperature=temperature)
+    return found | {"mbrl CEM": partial(mbrl, value), "torch-world CEM": partial(torch_world, value)}
 
 
 def best_temperature(problem: Problem, budget: Budget) -> float:
@@ -445,8 +446,9 @@ class Peer:
         return np.stack(actions)
 
 
-def closed_loop(out: Path, goals: int) -> None:
-    """Success of peers and ours at several budgets, on the same held-out goals."""
+def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
+    """Success of ours and of the chosen peers at several budgets, on the same held-out goals; rows that are there
+    already stay."""
     env = make("push")
     model, theirs = (Checkpoint.load(SHIPPED).model for _ in range(2))  # ours multiplies in bfloat16
     manifest = make_goals(env, goals, 0)
@@ -459,15 +461,16 @@ def closed_loop(out: Path, goals: int) -> None:
         mine = Imagination(env, model, planner, {}, precision="bf16", execute_steps=1)
         entries.append(Entry("forearm cem", "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
-            # One of each project.
-            if budget in (BUDGETS[0], BUDGETS[-1]) and name not in ("stable-worldmodel ICEM", "stable-worldmodel MPPI"):
+            if budget in (BUDGETS[0], BUDGETS[-1]) and any(name.startswith(word) for word in chosen):
                 peer = Peer(theirs, make_plan, budget)
                 entries.append(Entry(name, "planner", peer, [0], timed=False, labels=labels))
     facts = {**machine(), "episodes": f"{manifest.budget} steps, one executed of each plan"}
     command = f"python benchmarks/peers.py --closed-loop OUT --goals {goals}"
     results = out / "results.json"
     rows = list(read_results(results).rows) if results.exists() else []
-    for entry in entries[len(rows) :]:
+    for entry in entries:
+        if any(row.planner == entry.name and row.samples == entry.labels["samples"] for row in rows):
+            continue
         with contextlib.redirect_stdout(io.StringIO()):
             rows += run_entry(env, manifest, "pixels", entry)[0]
         print(table(rows[-1:]).splitlines()[-1], flush=True)
@@ -479,7 +482,9 @@ def closed_loop(out: Path, goals: int) -> None:
 
 
 def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest) -> list[Row]:
-    """The rows with what the first plan for the first goal takes, in turns."""
+    """The entries' rows with what the first plan for the first goal takes, in turns."""
+    found = {(row.planner, row.samples): row for row in rows}
+    rows = [found[entry.name, entry.labels["samples"]] for entry in entries]
     goals = observe_goals(env, first)
     env.load_state(first.start[0])
     seen = stack([env.observe()])
@@ -487,8 +492,8 @@ def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest
         entry.controller.begin(first, goals, 0)
     calls = [partial(entry.controller.act, seen, first.start) for entry in entries]
     with contextlib.redirect_stdout(io.StringIO()):
-        found = 1e3 * in_turns(calls, torch.device("cpu"), 20)
-    p50, p95 = found.quantile(0.5, dim=0).tolist(), found.quantile(0.95, dim=0).tolist()
+        spent = 1e3 * in_turns(calls, torch.device("cpu"), 20)
+    p50, p95 = spent.quantile(0.5, dim=0).tolist(), spent.quantile(0.95, dim=0).tolist()
     return [replace(row, plan_ms_p50=p50[i], plan_ms_p95=p95[i]) for i, row in enumerate(rows)]
 
 
@@ -499,10 +504,11 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--closed-loop", type=Path, metavar="OUT")
     parser.add_argument("--goals", type=int, default=50)
+    parser.add_argument("--peers", default=ONE_OF_EACH, help="of the closed loop: beginnings of names")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.closed_loop:
-        closed_loop(arguments.closed_loop, arguments.goals)
+        closed_loop(arguments.closed_loop, arguments.goals, arguments.peers.split(","))
         return
     problems = (
         (double_integrator(), Budget(64, 4)),
