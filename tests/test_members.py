@@ -173,8 +173,9 @@ def test_each_members_foresight_counts() -> None:
     still = np.tile(env.tracked_points()[0], (1, 6, 1))
     lifted = still + np.linspace(0, 0.1, 6)[:, None] * [0, 0, 1]
     found = foresight(env, [Foreseen(state, idle, np.stack([still, still, lifted, lifted]))], chunk=2)
-    assert found == Foresight(pytest.approx(5.0, abs=0.02), 0.5, 1)
-    assert foresight(env, [Foreseen(state, idle, lifted)], chunk=2) == Foresight(pytest.approx(10, abs=0.02), 1.0, 1)
+    assert found == Foresight(found.error_cm, 0.5, 1) and found.error_cm == pytest.approx(5.0, abs=0.02)
+    found = foresight(env, [Foreseen(state, idle, lifted)], chunk=2)
+    assert found == Foresight(found.error_cm, 1.0, 1) and found.error_cm == pytest.approx(10, abs=0.02)
 
 
 # Training
