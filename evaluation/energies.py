@@ -150,6 +150,7 @@ class Unlikely(Term):
         now = self.readout(z)
         goal = self.readout(self.goal)[:, None, None].expand_as(now)
         done = segments.expand(*z.shape[:-1], *segments.shape[-2:])
-        flat = z.flatten(0, -2), now.flatten(0, -2), goal.flatten(0, -2), done.flatten(0, -3)
-        each = self.prior.denoising_error(*flat).view(z.shape[:-1]).mean(-1) / self.prior.architecture.typical
+        told = z.flatten(0, -2), now.flatten(0, -2), goal.flatten(0, -2)
+        error = self.prior.denoising_error(*told, done.flatten(0, -3))
+        each = error.view(z.shape[:-1]).mean(-1) / self.prior.architecture.typical
         return each.mean(0) if each.dim() == 3 else each

@@ -16,7 +16,7 @@ from forearm.envs import ArmEnv, make
 from forearm.envs.tasks import place_holding, place_object
 from forearm.evaluation.controllers import action_space
 from forearm.evaluation.energies import letting_go
-from forearm.evaluation.foresight import Foreseen, foresight
+from forearm.evaluation.foresight import Foreseen, Foresight, foresight
 from forearm.evaluation.proposals import PriorRollouts
 from forearm.evaluation.results import read_results
 from forearm.evaluation.timing import time_plans
@@ -173,9 +173,9 @@ def test_each_members_foresight_counts() -> None:
     still = np.tile(env.tracked_points()[0], (1, 6, 1))
     lifted = still + np.linspace(0, 0.1, 6)[:, None] * [0, 0, 1]
     found = foresight(env, [Foreseen(state, idle, np.stack([still, still, lifted, lifted]))], chunk=2)
-    assert found.error_cm == pytest.approx(5.0, abs=0.02) and (found.phantoms, found.plans) == (0.5, 1)
-    alone = foresight(env, [Foreseen(state, idle, lifted)], chunk=2)
-    assert alone.error_cm == pytest.approx(10.0, abs=0.02) and alone.phantoms == 1.0
+    assert found == Foresight(found.error_cm, 0.5, 1) and found.error_cm == pytest.approx(5.0, abs=0.02)
+    found = foresight(env, [Foreseen(state, idle, lifted)], chunk=2)
+    assert found == Foresight(found.error_cm, 1.0, 1) and found.error_cm == pytest.approx(10, abs=0.02)
 
 
 # Training
