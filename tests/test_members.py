@@ -347,7 +347,7 @@ def learn(data: Any, relax: float, out: Path) -> WorldModel:
     return model.eval()
 
 
-@pytest.mark.parametrize("relax", [0.05, 1.0], ids=["the nearest learns", "a plain ensemble"])
+@pytest.mark.parametrize("relax", [0.1, 1.0], ids=["the nearest learns", "a plain ensemble"])
 def test_members_cover_what_comes_of_a_jittered_start(slippery: Any, relax: float, tmp_path: Path) -> None:
     """The cube is seen at the edge of the fingers and lies 3 mm from there: it is lifted, or slips, or stays.
 
@@ -377,5 +377,5 @@ def test_members_cover_what_comes_of_a_jittered_start(slippery: Any, relax: floa
     if relax == 1.0:
         assert spread[edge] < 0.02 and covered[edge] < 0.5
     else:
-        assert spread[edge] > 0.04 and all(spread[edge] > 2 * spread[s] for s in sure)
-        assert covered[edge] > 0.85 and within[edge] > 0.7
+        assert spread[edge] > 0.04 and all(spread[edge] > 3 * spread[s] for s in sure)
+        assert covered[edge] > 0.85 and within[edge] > 0.5

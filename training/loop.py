@@ -51,7 +51,7 @@ class Settings:
     weight_decay: float = 1e-4
     warmup: int = 100
     clip: float = 1.0
-    relax: float = 0.05
+    relax: float = 0.1
     precision: str = "auto"
     seed: int = 0
     log_every: int = 20
