@@ -68,8 +68,8 @@ class Budget(NamedTuple):
         return f"{self.samples} x {self.iterations} = {self.samples * self.iterations:,}"
 
 
-BUDGETS = (Budget(32, 2), Budget(64, 4), Budget(128, 5))
-"""In closed loop: ours with each, peers, at up to a quarter of an hour a row, with the first and the last."""
+BUDGETS = (Budget(32, 2), Budget(48, 3), Budget(64, 3), Budget(64, 4), Budget(128, 5))
+"""In closed loop."""
 Cost = Callable[[Tensor, Tensor], Tensor]
 Plan = Callable[[int, Tensor], Tensor]
 """A plan (T, A) of a seed and the plan (T, A) to start from."""
@@ -461,7 +461,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
         mine = Imagination(env, model, planner, {}, precision="bf16", execute_steps=1)
         entries.append(Entry("forearm cem", "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
-            if budget in (BUDGETS[0], BUDGETS[-1]) and any(name.startswith(word) for word in chosen):
+            if any(name.startswith(word) for word in chosen):
                 peer = Peer(theirs, make_plan, budget)
                 entries.append(Entry(name, "planner", peer, [0], timed=False, labels=labels))
     facts = {**machine(), "episodes": f"{manifest.budget} steps, one executed of each plan"}
@@ -469,7 +469,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
     results = out / "results.json"
     rows = list(read_results(results).rows) if results.exists() else []
     for entry in entries:
-        if any(row.planner == entry.name and row.samples == entry.labels["samples"] for row in rows):
+        if _key(entry) in {(row.planner, row.samples, row.iterations) for row in rows}:
             continue
         with contextlib.redirect_stdout(io.StringIO()):
             rows += run_entry(env, manifest, "pixels", entry)[0]
@@ -481,10 +481,14 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
     success_against_cost(rows, out / "success.png")
 
 
+def _key(entry: Entry) -> tuple[str, int, int]:
+    return entry.name, entry.labels["samples"], entry.labels["iterations"]
+
+
 def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest) -> list[Row]:
     """The entries' rows with what the first plan for the first goal takes, in turns."""
-    found = {(row.planner, row.samples): row for row in rows}
-    rows = [found[entry.name, entry.labels["samples"]] for entry in entries]
+    found = {(row.planner, row.samples, row.iterations): row for row in rows}
+    rows = [found[_key(entry)] for entry in entries]
     goals = observe_goals(env, first)
     env.load_state(first.start[0])
     seen = stack([env.observe()])
