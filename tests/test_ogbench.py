@@ -141,7 +141,8 @@ def test_from_record_to_bench(tmp_path: Path, single: OgbenchWorld, capsys: pyte
     env = ("env=ogbench/cube-single", "obs=state")
     data, train = tmp_path / "data", tmp_path / "train"
     assert main(["record", *env, "episodes=3", "length=60", "workers=1", f"out={data}"]) == 0
-    assert main(["train", f"data={data}", "obs=state", "steps=4", f"out={train}", *TINY]) == 0
+    heads = ("readout.steps=2", "readout.width=8", "prior.steps=2", "prior.batch=8", "prior.width=16", "prior.depth=1")
+    assert main(["train", f"data={data}", "obs=state", "steps=4", f"out={train}", *TINY, *heads]) == 0
     small = ("planners=[cem,zero]", "planner_seeds=[0]", "planner.samples=4", "planner.iterations=1")
     bench = ["bench", *env, f"checkpoint={train / 'checkpoint'}", *small, "video_episodes=0", "threads=1"]
     assert main([*bench, f"goals={data}", "ahead=20", "episodes=2", f"out={tmp_path / 'ahead'}"]) == 0
@@ -160,7 +161,7 @@ def test_from_record_to_bench(tmp_path: Path, single: OgbenchWorld, capsys: pyte
             goals_ahead(single, recording, count, 0, ahead)
     with pytest.raises(GoalError, match=r"was recorded in env=ogbench/cube-single, not in this env=push"):
         goals_ahead(make_world("push", pixels=False), recording, 2, 0, 20)
-    assert main(["record", "env=ogbench/cube-single", f"out={tmp_path / 'x'}"]) == 2
+    assert main(["record", "env=ogbench/cube-single", "obs=pixels", f"out={tmp_path / 'x'}"]) == 2
     assert "obs=pixels: env=ogbench/cube-single is observed by its state only" in capsys.readouterr().err
 
 
