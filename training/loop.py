@@ -27,7 +27,7 @@ from ..models.world_model import WorldModel
 from . import snapshot
 from .members import draw_lots, members_loss
 from .objectives import Objective
-from .schedule import warm_cosine
+from .schedule import check_least, warm_cosine
 from .validation import Validation, encode_windows, validate
 
 
@@ -59,10 +59,7 @@ class Settings:
     save_every: int = 500
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("steps", "batch", "horizon", "log_every", "validate_every", "save_every"), 1)
-        for key, smallest in {**least, "seed": 0}.items():
-            if getattr(self, key) < smallest:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least {smallest}")
+        check_least(self, steps=1, batch=1, horizon=1, log_every=1, validate_every=1, save_every=1, seed=0)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
         if not 0 <= self.relax <= 1:

@@ -16,6 +16,7 @@ from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_ahead, fit
+from .schedule import check_least
 
 MOVED, STILL = 0.02, 0.2
 """Metres from which an object counts as moved, and the share of examples that are drawn whether it did or not."""
@@ -44,9 +45,7 @@ class PriorSettings:
     jitter: float = 0.05
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "segment", "width", "depth"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
+        check_least(self, steps=1, batch=1, segment=1, width=1, depth=1)
         if self.ahead < self.segment:
             raise ValueError(f"ahead={self.ahead}: must be at least segment={self.segment}")
 

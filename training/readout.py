@@ -16,6 +16,7 @@ from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
 from .heads import Recorded, fit
 from .members import nearest
+from .schedule import check_least
 
 IMAGINED = 20_000
 """Windows whose future is imagined; about as many embeddings as are encoded of a usual recording."""
@@ -32,9 +33,7 @@ class ReadoutSettings:
     learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch", "width", "horizon"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least 1")
+        check_least(self, steps=1, batch=1, width=1, horizon=1)
 
 
 @torch.no_grad()

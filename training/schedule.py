@@ -1,6 +1,13 @@
-"""The learning rate over a training."""
+"""What all trainings have in common: the learning rate over its steps, and what settings may be."""
 
 import math
+
+
+def check_least(settings: object, **least: int) -> None:
+    """ValueError, naming the setting, for the first of `settings` that is smaller than it may be."""
+    for key, smallest in least.items():
+        if (value := getattr(settings, key)) < smallest:
+            raise ValueError(f"{key}={value}: must be at least {smallest}")
 
 
 def warm_cosine(step: int, steps: int, warmup: int) -> float:

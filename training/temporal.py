@@ -16,6 +16,7 @@ from ..models.precision import use_bf16
 from ..models.temporal import TemporalArchitecture, TemporalDistance
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_ahead, fit
+from .schedule import check_least
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ class TemporalSettings:
     jitter: float = 0.05
 
     def __post_init__(self) -> None:
-        for key, least in {"steps": 1, "batch": 2, "width": 1, "features": 1, "nearest": 1}.items():
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}={getattr(self, key)}: must be at least {least}")
+        check_least(self, steps=1, batch=2, width=1, features=1, nearest=1)
         if self.ahead < self.nearest:
             raise ValueError(f"ahead={self.ahead}: must be at least nearest={self.nearest}")
 
