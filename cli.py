@@ -161,7 +161,7 @@ def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
     from omegaconf import OmegaConf
 
     chosen = dict(override.split("=", 1) for override in overrides)
-    now = {**_recorded(chosen), **chosen} if "data" in root else dict(chosen)
+    now = {**_recorded(chosen["data"]), **chosen} if "data" in chosen and "obs" in root else dict(chosen)
     # `now` grows: a preset may choose what another one is for.
     for condition, settings in presets().items():
         key, value = condition.split("=")
@@ -174,13 +174,13 @@ def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
                 yield f"{name}={setting}"
 
 
-def _recorded(chosen: Mapping[str, str]) -> dict[str, str]:
+def _recorded(data: str) -> dict[str, str]:
     """The environment of the recording that is to be learned from, if it can be read: whatever is wrong with it is said
     when it is opened."""
     from .episodes import DataError, Recordings
 
     try:
-        envs = Recordings.open([Path(folder) for folder in _paths(chosen.get("data", ""))]).envs
+        envs = Recordings.open([Path(folder) for folder in _paths(data)]).envs
     except (DataError, OSError):
         return {}
     return {"env": envs[0]} if len(envs) == 1 else {}

@@ -465,7 +465,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
                 peer = Peer(theirs, make_plan, budget)
                 entries.append(Entry(name, "planner", peer, [0], timed=False, labels=labels))
     facts = {**machine(), "episodes": f"{manifest.budget} steps, one executed of each plan"}
-    command = f"python benchmarks/peers.py --closed-loop OUT --goals {goals}"
+    command = f'python benchmarks/peers.py --closed-loop OUT --goals {goals} --peers "{",".join(chosen)}"'
     results = out / "results.json"
     rows = list(read_results(results).rows) if results.exists() else []
     for entry in entries:
