@@ -74,7 +74,8 @@ class Proposal(NamedTuple):
     """Where a share of the first iteration's candidates comes from: a learned prior, a library of past plans, …
 
     `candidates(state, n)` returns actions (B, n, T, A) in the environment's units; n = round(fraction * N). They take
-    the place of samples, never that of the mean and the previous plan.
+    the place of samples. Where they are all N there are, nothing else is tried, not even the mean and the previous plan:
+    a learned model is not asked about what nobody ever did, such as doing nothing, where its errors would win.
     """
 
     candidates: Callable[[PlanState, int], Tensor]
@@ -205,7 +206,7 @@ class Planner(ABC):
                 so far would still fit. The first always runs.
             clock: seconds, from any origin.
             previous_action: the action (B, A) executed last, from which the slew rate counts.
-            proposals: where some of the first candidates come from. The previous plan always is one.
+            proposals: where some of the first candidates come from, beside the previous plan.
 
         Raises:
             ValueError: if energies or proposed actions have the wrong shape.
@@ -250,7 +251,7 @@ class Planner(ABC):
                 break
             knots = self.propose(state, noise[iteration], iteration)
             if iteration == 0:
-                knots = torch.cat((knots[:, : max(1, knots.shape[1] - guesses.shape[1])], guesses), dim=1)
+                knots = torch.cat((knots[:, : max(0, knots.shape[1] - guesses.shape[1])], guesses), dim=1)
             if iteration >= self.first_gradient:
                 knots = knots.detach().requires_grad_()
             energies = self._evaluate(energy, knots, previous_action)
@@ -287,16 +288,16 @@ class Planner(ABC):
         return clock()
 
     def _guesses(self, state: PlanState, proposals: Sequence[Proposal]) -> Tensor:
-        """Candidates (B, G, P, A) that are given: the previous plan, then the proposals'."""
-        guesses = [state.best[:, None]]
-        for propose, fraction in proposals:
-            count = round(fraction * self.samples)
+        """Candidates (B, G, P, A) that are given: the previous plan, if there is room for it, and the proposals'."""
+        counts = [round(fraction * self.samples) for _, fraction in proposals]
+        guesses = [state.best[:, None]] if sum(counts) < self.samples else []
+        for (propose, _), count in zip(proposals, counts, strict=True):
             actions = propose(state, count)
             expected = (len(state.seeds), count, self.space.steps, self.space.size)
             if actions.shape != expected:
                 raise ValueError(f"a proposal must return (B, n, T, A) = {expected}, got {tuple(actions.shape)}")
             guesses.append(self.space.fit(actions))
-        return torch.cat(guesses, dim=1) if proposals else guesses[0]
+        return torch.cat(guesses, dim=1)
 
     def _evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
         """Energies (B, N) of knots (B, N, P, A), +inf for whatever is not finite."""

@@ -275,6 +275,22 @@ def test_proposals_are_candidates(name: str) -> None:
         planner.plan(energy, planner.init(2), proposals=[Proposal(lambda state, n: best, 0.5)])
 
 
+@EVERY
+def test_where_proposals_are_all_there_is_nothing_else_is_tried(name: str) -> None:
+    """Standing still, which a learned model may never have seen, is no candidate; nor is the previous plan."""
+    planner = small(name)
+    tried: list[Tensor] = []
+
+    def energy(actions: Tensor) -> Tensor:
+        tried.append(actions.detach().clone())
+        return actions.square().sum((-1, -2))
+
+    offers = Proposal(lambda state, n: torch.full((2, n, 20, 1), 0.5), 1.0)
+    state = replace(planner.init(2), best=torch.ones(2, planner.space.knots, 1))
+    planner.plan(energy, state, proposals=[offers])
+    torch.testing.assert_close(tried[0], torch.full((2, planner.samples, 20, 1), 0.5))
+
+
 def servo(observation: dict[str, Tensor]) -> Any:
     """Bring x to zero, x' = x + 0.2 sum of the actions."""
     return lambda actions: (observation["x"][:, None, None] + 0.2 * actions.sum(-1).cumsum(-1)).square().mean(-1)
