@@ -74,7 +74,7 @@ class Proposal(NamedTuple):
     """Where a share of the first iteration's candidates comes from: a learned prior, a library of past plans, …
 
     `candidates(state, n)` returns actions (B, n, T, A) in the environment's units; n = round(fraction * N). They take
-    the place of samples. Where they are all N there are, nothing else is tried, not even the mean and the previous plan:
+    the place of samples. Where they are all N there are, nothing else is tried, not the mean, not the previous plan:
     a learned model is not asked about what nobody ever did, such as doing nothing, where its errors would win.
     """
 
