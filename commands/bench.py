@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ from .common import (
     check_energy_of,
     check_execution,
     command_line,
-    load_checkpoint,
+    load_checkpoints,
     make_env,
     make_planner,
     nothing_to_resume,
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig) -> None:
     device = setup_device(config)
-    checkpoint = load_checkpoint(config, device)
+    checkpoints = load_checkpoints(config, device)
     env = make_env(config)
-    entries = make_entries(config, env, checkpoint, device)
+    entries = make_entries(config, env, checkpoints, device)
     manifest = load_goals(config, env)
     out = run_folder(config, "bench", f"{env.name}-{config.obs}")
     write_config(config, out)
     command = command_line("bench", config)
     with nothing_to_resume(config):
-        measure(config, env, manifest, entries, out, command)
+        measure(config, env, manifest, checkpoints, entries, out, command)
 
 
 def load_goals(config: DictConfig, env: World) -> GoalManifest:
@@ -164,38 +164,67 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 
 
-def make_entries(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> list[Entry]:
-    """The entries that a config lists, floors and ceilings among them. Raises UserError as `make_planners` does."""
+def make_entries(
+    config: DictConfig, env: World, checkpoints: Sequence[Checkpoint], device: torch.device
+) -> list[Entry]:
+    """The entries that a config lists: floors and ceilings, and planners on each of the checkpoints. Raises UserError
+    as `make_planners` does."""
     from ..envs import action_size
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import Expert, Oracle, PriorAlone, Random, Zero, action_space
+    from ..evaluation.controllers import Expert, Oracle, Random, Zero
 
-    seeds, model, size = list(config.planner_seeds), checkpoint.model, action_size(env)
-    deadline = make_deadline(config)
-    planned = make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)
-    space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
+    seeds, first = list(config.planner_seeds), checkpoints[0]
+    size, chunk = action_size(env), first.model.chunk
+    planned = make_planners(config, first.action_low, first.action_high, chunk)
+    models = list(zip(checkpoints, model_labels(checkpoints), strict=True))
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
             entries.append(Entry(name, "floor", Zero(size), seeds[:1]))
         elif name == "random":
-            entries.append(Entry(name, "floor", Random(size, model.chunk), seeds))
-        elif name == "prior":
-            alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
-            entries.append(Entry(name, "planner", alone, seeds))
+            entries.append(Entry(name, "floor", Random(size, chunk), seeds))
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
-        for one in planned.get(name, []):
-            if name == "oracle":
+        elif name == "oracle":
+            for one in planned[name]:
                 oracle = Oracle(env, one.planner, {"reduce": config.oracle.reduce})
-                first = config.oracle.episodes
-                entries.append(Entry(name, "ceiling", oracle, seeds[:1], first, timed=False, labels=one.labels))
-            else:
-                controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.prior, deadline)
-                label = f"{name} + prior" if one.prior else name
-                alone = deadline is not None
-                entries.append(Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels))
+                few = config.oracle.episodes
+                entries.append(Entry(name, "ceiling", oracle, seeds[:1], few, timed=False, labels=one.labels))
+        else:
+            for checkpoint, labels in models:
+                entries += learned_entries(config, name, env, checkpoint, device, labels)
     return entries
+
+
+def learned_entries(
+    config: DictConfig, name: str, env: World, checkpoint: Checkpoint, device: torch.device, labels: dict[str, Any]
+) -> Iterator[Entry]:
+    """The entries of a planner, by its name, that need a checkpoint."""
+    from ..evaluation.bench import Entry
+    from ..evaluation.controllers import PriorAlone, action_space
+
+    model, seeds, deadline = checkpoint.model, list(config.planner_seeds), make_deadline(config)
+    if name == "prior":
+        space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
+        alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
+        yield Entry(name, "planner", alone, seeds, labels=labels)
+    else:
+        for one in make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)[name]:
+            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.prior, deadline)
+            label = f"{name} + prior" if one.prior else name
+            yield Entry(label, "planner", controller, seeds, alone=deadline is not None, labels=one.labels | labels)
+
+
+def model_labels(checkpoints: Sequence[Checkpoint]) -> list[dict[str, str]]:
+    """What tells several checkpoints apart in a table: training seeds, or where those do not, weights."""
+    if len(checkpoints) == 1:
+        return [{}]
+    seeds = [checkpoint.about.get("seed") for checkpoint in checkpoints]
+    apart = len(set(seeds)) == len(seeds)
+    return [
+        {"model": f"seed {seed}" if apart else checkpoint.sha256[:8]}
+        for seed, checkpoint in zip(seeds, checkpoints, strict=True)
+    ]
 
 
 def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> Imagination:
@@ -284,6 +313,7 @@ def measure(
     config: DictConfig,
     env: World,
     manifest: GoalManifest,
+    checkpoints: Sequence[Checkpoint],
     entries: list[Entry],
     out: Path,
     command: str,
@@ -306,6 +336,7 @@ def measure(
     facts = machine() | {
         "episodes": f"{manifest.budget} steps of {1 / env.metadata['render_fps']:g} s",
         "success": success_rule(manifest),
+        "model": "; ".join(checkpoint.told() for checkpoint in checkpoints),
     }
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)

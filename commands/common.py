@@ -91,14 +91,19 @@ def setup_device(config: DictConfig) -> torch.device:
     return torch.device(automatic if config.device == "auto" else config.device)
 
 
-def load_checkpoint(config: DictConfig, device: torch.device) -> Checkpoint:
-    """The checkpoint that `checkpoint` names, or the shipped one, made sure to be for `env` and `obs`."""
+def load_checkpoints(config: DictConfig, device: torch.device) -> list[Checkpoint]:
+    """Those that `checkpoint` lists, or the shipped one, as `load_checkpoint` loads them."""
+    return [load_checkpoint(config, named, device) for named in config.checkpoint or [None]]
+
+
+def load_checkpoint(config: DictConfig, named: str | None, device: torch.device) -> Checkpoint:
+    """The checkpoint that is named, or the shipped one, made sure to be for `env` and `obs`."""
     from .. import models
     from ..models.checkpoint import Checkpoint, shipped_name
 
     env, obs = config.env.name, check_obs(config.obs)
-    if config.checkpoint:
-        folder = Path(config.checkpoint)
+    if named:
+        folder = Path(named)
     else:
         shipped = Path(str(files(models))) / "pretrained"
         folder = shipped / shipped_name(env, obs)

@@ -17,7 +17,7 @@ def run(config: DictConfig) -> None:
     from ..evaluation.results import Row, table, write_results
 
     device = setup_device(config)
-    checkpoint = load_checkpoint(config, device)
+    checkpoint = load_checkpoint(config, config.checkpoint, device)
     env = make_env(config)
     controller = own_imagination(config, env, checkpoint, device)
     manifest = load_goals(config, env)

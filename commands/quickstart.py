@@ -47,11 +47,11 @@ def run(config: DictConfig) -> None:
         clock.append(time.perf_counter())
         print(f"3/3 bench: {config.episodes} held-out goals")
         checkpoint = Checkpoint.load(folder, device)
-        entries = bench.make_entries(config, env, checkpoint, device)
+        entries = bench.make_entries(config, env, [checkpoint], device)
         manifest = make_goals(env, config.episodes, config.seed)
         spent = {stage: clock[i + 1] - clock[i] for i, stage in enumerate(("recording", "training"))} if fresh else {}
         command = command_line("quickstart", config)
-        bench.measure(config, env, manifest, entries, out / "bench", command, spent)
+        bench.measure(config, env, manifest, [checkpoint], entries, out / "bench", command, spent)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm quickstart … out={out}") from None
     print(f"done in {(time.perf_counter() - clock[0]) / 60:.1f} minutes: {out}")

@@ -69,7 +69,7 @@ class PlannerPolicies:
 
         if not 0 <= config.noise <= 1:
             raise UserError(f"noise={config.noise}: must lie in 0 … 1; it is a share of the steps")
-        policies = cls(config, load_checkpoint(config, torch.device("cpu")).sha256)
+        policies = cls(config, load_checkpoint(config, config.checkpoint, torch.device("cpu")).sha256)
         policies(PLANNER, env, np.random.default_rng(0))
         return cls(config, policies.sha256)  # as it was before it loaded anything, to be sent to others
 
@@ -95,7 +95,7 @@ class PlannerPolicies:
         import torch
 
         torch.set_num_threads(1)  # a worker is one core, and sums must not depend on how many there are
-        checkpoint = load_checkpoint(self.config, torch.device("cpu"))
+        checkpoint = load_checkpoint(self.config, self.config.checkpoint, torch.device("cpu"))
         if checkpoint.sha256 != self.sha256:
             raise UserError(f"checkpoint={self.config.checkpoint}: has changed since the recording began")
         return checkpoint

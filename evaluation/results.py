@@ -18,6 +18,8 @@ SCHEMA = 1
 
 Kind = Literal["floor", "planner", "ceiling"]
 KINDS: tuple[Kind, ...] = ("floor", "planner", "ceiling")
+PLANNED = ("env", "obs", "planner", "kind", "energy", "samples", "iterations", "horizon")
+"""What makes a planner in a table, whatever its seeds and its model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Row:
     problems are planned in one batch. Under a deadline `misses` of the `plans` came late, and the previous plan went
     on. `violations` counts executed steps inside a keep-out box. `drops` counts episodes in which an object was
     dropped; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and
-    lists them in `seeds`.
+    lists them in `seeds`. `model` tells models apart where several were measured.
     """
 
     env: str
@@ -61,6 +63,7 @@ class Row:
     by_task: dict[str, float] | None = None
     plan_error_cm: float | None = None
     phantoms: float | None = None
+    model: str | None = None
     note: str | None = None
 
     @classmethod
@@ -83,7 +86,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses,
-        violations, by_task, plan_error_cm, phantoms and note.
+        violations, by_task, plan_error_cm, phantoms, model and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -155,17 +158,28 @@ def read_results(path: str | Path) -> Results:
 
 
 def pool(rows: Iterable[Row]) -> list[Row]:
-    """Pool the seeds of each planner into one row, in order of first appearance.
+    """Pool the seeds of each planner into one row, in order of first appearance; and of several models, a further row
+    for all of them.
 
     Successes add up and the interval is Wilson's on the sum: it speaks of the planner's luck on these goals, and is
     narrower than one for unseen goals would be, for all seeds share the goals. Of the plan times only percentiles are
     known here: the median of the p50, and the worst p95 and p99.
     """
+    pooled = []
+    for models in _groups(rows, PLANNED).values():
+        each = _groups(models, (*PLANNED, "model")).values()
+        pooled += [_pooled(group) for group in each]
+        if len(each) > 1:
+            pooled.append(replace(_pooled(models), model=f"all {len(each)}"))
+    return pooled
+
+
+def _groups(rows: Iterable[Row], names: Sequence[str]) -> dict[tuple[object, ...], list[Row]]:
+    """Rows by what these fields of theirs hold, in order of first appearance."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        key = (row.env, row.obs, row.planner, row.kind, row.energy, row.samples, row.iterations, row.horizon)
-        groups.setdefault(key, []).append(row)
-    return [_pooled(group) for group in groups.values()]
+        groups.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
+    return groups
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -189,8 +203,10 @@ def markdown(lines: Sequence[Sequence[str]], texts: int) -> str:
 def cells(rows: Sequence[Row]) -> list[list[str]]:
     """Header and body of the table as text. What is the same in every row (env, obs, energy) gets no column."""
     rows = ordered(rows)
-    varying = [name for name in ("env", "obs", "energy") if len({getattr(row, name) for row in rows} - {None}) > 1]
-    if len(pool(rows)) < len(rows):
+    varying = [
+        name for name in ("env", "obs", "energy", "model") if len({getattr(row, name) for row in rows} - {None}) > 1
+    ]
+    if len(_groups(rows, (*PLANNED, "model"))) < len(rows):
         varying.append("seed")
     extra = {
         name: text

@@ -27,6 +27,8 @@ FORMAT = 1
 ENVS = "+"
 """Joins the names of environments, in none of which it can occur, where a model was trained for several."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+HEADS = ("readout", "prior", "temporal")
+"""What may have been learned on top, in order."""
 PRIOR, TEMPORAL = "prior.safetensors", "temporal.safetensors"
 
 
@@ -75,6 +77,13 @@ class Checkpoint:
         for module in (self.model, self.prior, self.temporal):
             digest.update(b"" if module is None else _weights(module))
         return digest.hexdigest()
+
+    def told(self) -> str:
+        """How it was trained, in a line."""
+        about = self.about
+        stages = "".join(f", {name} {about[f'{name}_steps']:,}" for name in HEADS if f"{name}_steps" in about)
+        trained = f"{about['steps']:,} steps{stages}, training seed {about['seed']}" if "seed" in about else "untrained"
+        return f"{trained} (sha256 {self.sha256[:12]})"
 
     @property
     def _config(self) -> dict[str, Any]:

@@ -140,6 +140,14 @@ def test_seeds_are_pooled() -> None:
     assert (cem.plan_ms_p50, cem.evaluations) == (pytest.approx(20), 640)
 
 
+def test_models_are_pooled_beside_their_own_rows() -> None:
+    several = [row("cem", seed, 9, model=f"seed {model}") for model in (0, 1) for seed in (0, 1)]
+    pooled = pool([row("zero", successes=0, kind="floor"), *several])
+    assert [(one.model, one.episodes) for one in pooled] == [(None, 10), ("seed 0", 20), ("seed 1", 20), ("all 2", 40)]
+    lines = [line.split("|")[1].strip() for line in table(pooled).splitlines()]
+    assert (lines[0], lines[2:]) == ("model", ["-", "seed 0", "seed 1", "all 2"])
+
+
 def test_the_table_is_aligned_and_ordered() -> None:
     lines = table(pool(ROWS[::-1])).splitlines()
     assert len({len(line) for line in lines}) == 1

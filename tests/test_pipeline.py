@@ -116,6 +116,26 @@ def test_energies_and_budgets_are_rows_of_one_table(
     assert "l1, path, plain" in capsys.readouterr().out
 
 
+def test_models_of_several_training_seeds_are_rows_of_one_table(
+    state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = state_run / "train" / "checkpoint"
+    other = shutil.copytree(one, tmp_path / "other")
+    told = json.loads((other / "config.json").read_text())
+    told["about"]["seed"] = 7
+    (other / "config.json").write_text(json.dumps(told))
+    both = (f"checkpoint=[{one},{other}]", "planners=[cem,zero]", "planner_seeds=[0]", "video_episodes=0")
+    assert main(bench(state_run, "state", tmp_path / "out", *both)) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(row["planner"], row.get("model")) for row in results["rows"]] == [
+        *(("cem", "seed 0"), ("cem", "seed 7")),
+        ("zero", None),
+    ]
+    assert outcome(results["rows"][0]) | {"model": "seed 7"} == outcome(results["rows"][1])  # the weights are the same
+    assert "training seed 0 (" in results["facts"]["model"] and "training seed 7 (" in results["facts"]["model"]
+    assert "all 2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("deadline", "late"), [(1e-6, True), (60.0, False)])
 def test_late_plans_are_counted(state_run: Path, tmp_path: Path, deadline: float, late: bool) -> None:
     alone = ("planners=[cem]", "planner_seeds=[3]", "video_episodes=0", f"deadline={deadline:f}")
