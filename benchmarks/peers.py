@@ -26,6 +26,7 @@ import io
 import sys
 import types
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -171,18 +172,19 @@ def push(model: WorldModel, z: Tensor, goal: Tensor, horizon: int) -> Problem:
         distance = model.slow(x - goal).square().mean(-1)
         return distance.amin(-1) + 0.1 * distance[:, -1]
 
-    energy = LatentEnergy(model, z, goal, metric=model.slow)
+    narrow = deepcopy(model)
+    narrow.multiply_in_bf16(True)
+    exact, rough = (LatentEnergy(imagines, z, goal, metric=model.slow) for imagines in (model, narrow))
 
-    def whole(bf16: bool, actions: Tensor) -> Tensor:
-        model.bf16 = bf16
+    def whole(energy: Energy, actions: Tensor) -> Tensor:
         return energy(actions.repeat_interleave(model.chunk, dim=2))
 
     variants: dict[str, tuple[Energy | None, Backend]] = {
         "": (None, "eager"),
-        WHOLE: (partial(whole, False), "eager"),
-        f"{WHOLE}, bf16": (partial(whole, True), "eager"),
+        WHOLE: (partial(whole, exact), "eager"),
+        f"{WHOLE}, bf16": (partial(whole, rough), "eager"),
     }
-    return Problem("push from pixels", z[0], step, cost, space, partial(whole, False), variants)
+    return Problem("push from pixels", z[0], step, cost, space, partial(whole, exact), variants)
 
 
 def first_push() -> Problem:

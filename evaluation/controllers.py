@@ -120,7 +120,7 @@ class Imagination:
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model
-        self.model.bf16 = use_bf16(precision, device)
+        self.model.multiply_in_bf16(use_bf16(precision, device))
         self.planner = planner.to(device)
         self.energy = dict(energy)
         self.weights = self.energy.pop("weights", {"goal": 1.0})
@@ -135,7 +135,7 @@ class Imagination:
         self.deadline = deadline
         self.prior, self.prior_share = prior, prior_share
         if prior is not None:
-            prior.bf16 = self.model.bf16
+            prior.multiply_in_bf16(self.model.bf16)
         self.rollouts = None
         if prior is not None and prior_share:
             self.rollouts = PriorRollouts(model, prior, self.planner.space, self.planner.space.steps)

@@ -70,7 +70,7 @@ def time_plans(
     repetitions: int = 30,
 ) -> PlanTime:
     """Measures on the device that the model is on, without encoding."""
-    model.bf16 = bf16
+    model.multiply_in_bf16(bf16)
     device = model.metric.device
     size = model.architecture.action_size
     space = action_space([-1.0] * size, [1.0] * size, horizon, model.chunk).to(device)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .precision import narrowed
 from .predictor import Block
 
 FREQUENCIES = 4
@@ -41,10 +42,9 @@ class ActionPrior(nn.Module):
 
     Flow matching (Lipman et al. 2023, arXiv:2210.02747): a velocity field, trained by regression, that carries Gaussian
     noise along straight lines to actions. It keeps several ways to do something apart, which a regression of the
-    actions themselves would average. `bf16` makes it multiply in bfloat16 where it does not learn.
+    actions themselves would average.
     """
 
-    bf16 = False
     mean: Tensor
     std: Tensor
     place: Tensor
@@ -64,6 +64,13 @@ class ActionPrior(nn.Module):
         self.embed = nn.Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
         self.blocks = nn.Sequential(*(Block(a.width) for _ in range(a.depth)))
         self.velocity = nn.Linear(a.width, size)
+        self.multiply_in_bf16(False)
+
+    def multiply_in_bf16(self, use: bool) -> None:
+        """Whether it multiplies in bfloat16 where it does not learn, by the weights as they are now."""
+        self.bf16 = use
+        layers = [self.embed, self.blocks, self.velocity]
+        self._layers = [narrowed(layer) for layer in layers] if use else layers
 
     def fit_normaliser(self, z: Tensor, positions: Tensor) -> None:
         """Takes mean and deviation from embeddings (B, D) and positions (B, P)."""
@@ -76,7 +83,8 @@ class ActionPrior(nn.Module):
         """Velocities (B, L A) at x (B, L A) and time (B, 1), 0 at noise and 1 at actions."""
         phase = 2 * math.pi * time * torch.arange(1, FREQUENCIES + 1, device=x.device)
         told = ((z - self.mean) / self.std, (now - self.place) / self.reach, (goal - now) / self.reach)
-        return self.velocity(F.silu(self.blocks(self.embed(torch.cat((x, phase.sin(), phase.cos(), *told), -1)))))
+        embed, blocks, velocity = self._layers
+        return velocity(F.silu(blocks(embed(torch.cat((x, phase.sin(), phase.cos(), *told), -1)))))
 
     def loss(self, z: Tensor, now: Tensor, goal: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity, of actions (B, L, A) that led from `now` to `goal`, (B, P) metres."""

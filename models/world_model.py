@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .encoders import ENCODERS, VectorEncoder
+from .precision import narrowed
 from .predictor import PREDICTORS
 from .readout import Readout
 
@@ -50,14 +51,12 @@ class WorldModel(nn.Module):
     """A JEPA: it predicts embeddings, never observations (LeCun 2022; action-conditioned as in DINO-WM and LeWM).
 
     `metric` (D, D) is the linear map under which distances between embeddings mean most (`metric.slow_metric`), and
-    `readout` reads the tracked positions off embeddings; training sets both. `bf16` makes rollouts multiply in
-    bfloat16; embeddings are summed up and returned in float32 either way.
+    `readout` reads the tracked positions off embeddings; training sets both.
 
     Where one action can lead to several futures, a model of several members offers several: see `training/members.py`.
     A member goes on from what it imagined itself, so that each future is one that can be, which their mean need not be.
     """
 
-    bf16 = False
     metric: Tensor
 
     def __init__(self, architecture: Architecture) -> None:
@@ -74,7 +73,7 @@ class WorldModel(nn.Module):
         self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), nn.Linear(fused, architecture.latent))
         self.predictor = self._make_predictor()
         self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
-
+        self.multiply_in_bf16(False)
         self.register_buffer("metric", torch.eye(architecture.latent))
         a = architecture
         self.readout = Readout(a.latent, a.readout, a.readout_width) if a.readout else None
@@ -86,6 +85,13 @@ class WorldModel(nn.Module):
     @property
     def members(self) -> int:
         return self.architecture.members
+
+    def multiply_in_bf16(self, use: bool) -> None:
+        """Whether rollouts multiply in bfloat16, by the weights as they are now, on the device where they are now.
+        Embeddings are summed up and returned in float32 either way."""
+        self.bf16 = use
+        members = [self.predictor, *self.others]
+        self._members = [narrowed(member) for member in members] if use else members
 
     def fit_normaliser(self, observations: Mapping[str, Tensor]) -> None:
         """Takes the vectors' mean and deviation from recorded observations (B, V); pixels need none."""
@@ -112,7 +118,7 @@ class WorldModel(nn.Module):
 
     def imagine(self, z: Tensor, actions: Tensor, member: int = 0) -> Tensor:
         """One member's future: embeddings (B, N, H, D), from z (B, D) under actions (B, N, T, A)."""
-        predictor = [self.predictor, *self.others][member]
+        predictor = self._members[member]
         b, n, t, a = actions.shape
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)

@@ -130,6 +130,23 @@ def test_before_training_nothing_moves(predictor: str) -> None:
     torch.testing.assert_close(model.rollout(z, torch.ones(2, 3, 4, 5))[:, 2, -1], z)
 
 
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_products_in_bfloat16_are_autocasts_and_leave_the_weights_alone(predictor: str) -> None:
+    model = world_model("mlp", predictor=predictor)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    z, actions = torch.randn(2, 6), torch.randn(2, 3, 4, 5)
+    exact = model.rollout(z, actions)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = model.rollout(z, actions)
+    model.multiply_in_bf16(True)
+    narrow = model.rollout(z, actions)
+    assert torch.equal(narrow, cast) and not torch.equal(narrow, exact) and narrow.dtype == torch.float32
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
+    model.multiply_in_bf16(False)
+    assert torch.equal(model.rollout(z, actions), exact)
+
+
 @pytest.mark.parametrize(("samples", "iterations"), [(2, 1), (40, 4)])
 @pytest.mark.parametrize("name", ["cem", "mppi", "gradient"])
 def test_observation_and_goal_are_encoded_once_a_plan(
