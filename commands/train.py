@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..training.objectives import Objective
 
 SETTINGS = (
-    "steps", "batch", "horizon", "learning_rate", "relax", "precision", "seed", "log_every", "validate_every",
-    "save_every",
+    "steps", "batch", "horizon", "learning_rate", "relax", "grounding", "precision", "seed", "log_every",
+    "validate_every", "save_every",
 )  # fmt: skip
 S = TypeVar("S")
 
@@ -67,11 +67,12 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
     tracked = tracked_columns(data)
-    for name in ("readout", "prior"):
-        if config[name].steps and model.readout is None:
+    asked = {"grounding": config.grounding, **{f"{name}.steps": config[name].steps for name in ("readout", "prior")}}
+    for key, value in asked.items():
+        if value and model.readout is None:
             raise UserError(
-                f"{name}.steps={config[name].steps}: reads where things are, and not the same is tracked in "
-                f"{' and '.join(data.envs)}; leave it 0"
+                f"{key}={value}: reads where things are, and not the same is tracked in {' and '.join(data.envs)}; "
+                "leave it 0"
             )
     trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
     write_config(config, out)

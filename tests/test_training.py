@@ -23,6 +23,7 @@ from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_bf16, use_bf16
 from forearm.models.readout import Readout
 from forearm.models.world_model import Architecture, WorldModel
+from forearm.training.grounding import Grounding
 from forearm.training.heads import Recorded
 from forearm.training.loop import Settings, Trainer, read_log
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
@@ -325,9 +326,31 @@ def test_training_learns(state_run: Path, tmp_path: Path, objective: str) -> Non
         assert torch.equal(teacher["objective/teacher.encoders.state.mean"], encoder.mean)
 
 
+def test_grounding_makes_embeddings_tell_where_things_are() -> None:
+    """Four numbers of ten: which, is learned."""
+    generator = torch.Generator().manual_seed(0)
+    seen = torch.randn(64, 20, 10, generator=generator)
+    tracked = 0.5 + 0.1 * seen[..., :3]
+    errors = []
+    for learns in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            encoder = torch.nn.Linear(10, 4).requires_grad_(learns)
+        grounding = Grounding(4, tracked.numpy())
+        assert grounding(encoder(seen), tracked).mean().item() == pytest.approx(1.0, abs=1e-3)  # positions' variance
+        optimizer = torch.optim.Adam([*grounding.parameters(), *(encoder.parameters() if learns else ())], 0.03)
+        for _ in range(300):
+            loss = grounding(encoder(seen), tracked).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        errors.append(loss.item())
+    assert errors[0] > 0.3 and errors[1] < 1e-3
+
+
 # Interruptions
 
-LONG = ("steps=300", "log_every=3", "validate_every=40", "save_every=7", "seed=5")
+LONG = ("steps=300", "log_every=3", "validate_every=40", "save_every=7", "seed=5", "grounding=0.5")
 
 
 @pytest.fixture(scope="module", params=["sigreg", "ema"])
@@ -436,7 +459,10 @@ def test_training_from_pixels_goes_on_exactly(pixel_run: Path, tmp_path: Path, m
 
 @pytest.mark.parametrize(
     "change",
-    ["steps=200", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3", "objective.weight=0.4"],
+    [
+        *("steps=200", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3"),
+        *("objective.weight=0.4", "grounding=0.1"),
+    ],
 )
 def test_another_setting_is_refused(
     state_run: Path, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..episodes import Recordings, WindowSampler, evaluation_windows, windows
 from ..episodes.store import leftovers
@@ -25,6 +25,7 @@ from ..models.metric import slow_metric
 from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
 from . import snapshot
+from .grounding import Grounding
 from .members import draw_lots, members_loss
 from .objectives import Objective
 from .schedule import check_least, warm_cosine
@@ -42,7 +43,8 @@ VALIDATION_WINDOWS = 800
 @dataclass(frozen=True)
 class Settings:
     """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps.
-    `relax` is the share of each window that all members learn, of a model that has several (`members_loss`)."""
+    `relax` is the share of each window that all members learn, of a model that has several (`members_loss`);
+    `grounding` weighs what `Grounding` tells."""
 
     steps: int = 3000
     batch: int = 96
@@ -52,6 +54,7 @@ class Settings:
     warmup: int = 100
     clip: float = 1.0
     relax: float = 0.1
+    grounding: float = 0.0
     precision: str = "auto"
     seed: int = 0
     log_every: int = 20
@@ -64,6 +67,8 @@ class Settings:
             raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
         if not 0 <= self.relax <= 1:
             raise ValueError(f"relax={self.relax}: must lie in 0 … 1; it is a share")
+        if not self.grounding >= 0:
+            raise ValueError(f"grounding={self.grounding}: must not be negative")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision} is unknown; choose one of: {', '.join(PRECISIONS)}")
 
@@ -105,15 +110,22 @@ class Trainer:
             model.fit_normaliser(vectors)
         objective.begin(model)
         self.objective = objective.to(device)
+        self._modules: dict[str, nn.Module] = {"model": model, "objective": objective}
+        learned = list(model.parameters())
+        self._grounding = None
+        if settings.grounding:
+            self.columns["tracked"] = self._tracked["train"]
+            self._grounding = Grounding(model.architecture.latent, self._tracked["train"]).to(device)
+            self._modules["grounding"] = self._grounding
+            learned += self._grounding.parameters()
         # Fused AdamW is one kernel for all parameters; the unfused one is a tenth of a small model's step.
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+            learned, settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
         self.identity = {**asdict(settings), **identity, "data": data.sha256}
         self.step = 0
         self.validation: Validation | None = None
         self._bf16 = use_bf16(settings.precision, device, pays_on_cpu="pixels" in obs)
-        self._modules = {"model": model, "objective": objective}
         self._noise = torch.Generator(device)
         self._log = out / LOG
         if resume:
@@ -178,16 +190,22 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.step)
         actions = batch.pop("action")
+        tracked = batch.pop("tracked", None)
         frames = {part: value.flatten(0, 1) for part, value in batch.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             z = self.model.encode(frames).unflatten(0, (len(actions), -1))
             predicted = self.model.rollout(z[:, 0], actions[:, None])[..., 0, :, :]
         error = (predicted - self.objective.targets(frames, z)[:, 1:]).square()
+        told = z.new_zeros(())
+        if self._grounding is not None and tracked is not None:
+            told = s.grounding * self._grounding(z, tracked).mean()
+            # Which member is nearest is a matter of positions as well.
+            error = error + s.grounding * self._grounding(predicted, tracked[:, 1:])
         prediction = error.mean() if self.model.members == 1 else members_loss(error, lots, s.relax)
         # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
         self._noise.manual_seed(s.seed * 1_000_003 + self.step)
         penalty = self.objective.penalty(z, self._noise)
-        loss = prediction + self.objective.weight * penalty
+        loss = prediction + self.objective.weight * penalty + told
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
