@@ -160,6 +160,7 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     extra = [f" + {weight:g} {term}" for term, weight in energy["weights"].items() if term != "goal" and weight]
     metric = "" if energy["metric"] == "slow" else f", {energy['metric']}"
     worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {energy['ensemble_k']:g} std"}[energy["ensemble"]]
+    extra += [f" + {energy['haste']:g} haste"] if energy["haste"] else []
     extra += [f" + {energy['disagreement']:g} disagreement"] if energy["disagreement"] else []
     return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 

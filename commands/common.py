@@ -159,7 +159,7 @@ def check_energy(settings: dict[str, Any]) -> None:
     for key, choices in names.items():
         if settings[key] not in choices:
             raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
-    numbers = {key: settings[key] for key in ("ensemble_k", "disagreement")}
+    numbers = {key: settings[key] for key in ("haste", "ensemble_k", "disagreement")}
     for key, value in {**numbers, **{f"weights.{term}": value for term, value in settings["weights"].items()}}.items():
         if not value >= 0:
             raise UserError(f"energy.{key}={value}: must not be negative")

@@ -17,10 +17,11 @@ import numpy as np
 from ..errors import UserError
 from .arm_env import cube_rotation
 from .gymnasium_world import GymnasiumWorld
-from .world import Observation
+from .world import Observation, RandomPolicy
 
 TOLERANCE = 0.04  # metres: OGBench's own
 BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scene": 750}  # steps: OGBench's own
+INTERRUPTED = 0.015  # of the steps of play: where something else comes between
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
 
@@ -185,7 +186,9 @@ def numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
 
 
 class Play:
-    """OGBench's data collection: its planning oracles, with their noise, after ever new targets."""
+    """OGBench's data collection, its planning oracles, with their noise, after ever new targets; interrupted on purpose
+    by resting, random walks and a gripper that opens or closes out of turn. An oracle goes on afterwards as if nothing
+    had happened: what it has lost it carries all the same, and a world model sees that no cube comes along."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
         from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
@@ -197,15 +200,34 @@ class Play:
         oracles = {"button": ButtonPlanOracle, "cube": CubePlanOracle, "drawer": DrawerPlanOracle}
         oracles["window"] = WindowPlanOracle
         self._oracles = {task: oracle(env=self.env) for task, oracle in oracles.items()}
+        self._walk = RandomPolicy(world, rng)
 
     def reset(self) -> None:
+        self._left = 0
         self._aim()
 
     def act(self) -> np.ndarray:
+        if self._left == 0 and self.rng.random() < INTERRUPTED:
+            self._interrupt()
+        if self._left > 0:
+            self._left -= 1
+            self._oracle._t_init += self.env._control_timestep  # its plan waits
+            return self._astray()
         if self._oracle.done:
             self.env.set_new_target(return_info=False)
             self._aim()
         return np.clip(self._oracle.select_action(None, self.env.compute_ob_info()), -1.0, 1.0)
+
+    def _interrupt(self) -> None:
+        self._left = int(self.rng.integers(5, 26))
+        kind = self.rng.choice(["rest", "walk", "gripper"])
+        if kind == "walk":
+            self._walk.reset()
+            self._astray = self._walk.act
+        else:
+            action = np.zeros(5)
+            action[4] = 0.0 if kind == "rest" else self.rng.choice([-1.0, 1.0])
+            self._astray = lambda: action
 
     def _aim(self) -> None:
         self._oracle: Any = self._oracles[self.env._target_task]

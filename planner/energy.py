@@ -174,6 +174,8 @@ class LatentEnergy(Term):
         distance: a name in `DISTANCES`.
         reduce: a name in `REDUCTIONS`, over the H model steps.
         final_weight: weight of the last distance under "min" and "path".
+        haste: added to a distance for each model step before it, so that of plans that arrive the soonest wins. Under
+            "min" alone, one that always means to arrive later never does.
         ensemble: a name in `ENSEMBLES`, over the E members of a model that has them.
         ensemble_k: standard deviations added under "mean_std".
         disagreement: weight of the members' variance, averaged over H and D.
@@ -189,6 +191,7 @@ class LatentEnergy(Term):
     distance: str = "mse"
     reduce: str = "min"
     final_weight: float = 0.1
+    haste: float = 0.0
     ensemble: str = "mean"
     ensemble_k: float = 1.0
     disagreement: float = 0.0
@@ -205,6 +208,8 @@ class LatentEnergy(Term):
         if self.metric is not None:
             seen, goal = self.metric(seen), self.metric(goal)
         distance = DISTANCES[self.distance](seen, goal)
+        if self.haste:
+            distance = distance + self.haste * torch.arange(distance.shape[-1], device=distance.device)
         energies = REDUCTIONS[self.reduce](distance, self.final_weight)
         if prediction.dim() == 4:
             return energies

@@ -109,6 +109,16 @@ def test_reductions_over_the_horizon() -> None:
         torch.testing.assert_close(LatentEnergy(Walk(), Z, GOAL, reduce=reduce)(ACTIONS), expected)
 
 
+def test_with_haste_the_soonest_of_those_that_arrive_wins() -> None:
+    """One goes now and waits there, one waits here and goes last, one never goes: 1 metre along x in 6 steps."""
+    plans = torch.zeros(1, 3, 6, 3)
+    plans[0, 0, 0, 0] = plans[0, 1, 5, 0] = 1.0
+    slow, late, never = LatentEnergy(Walk(), Z[:1], GOAL[:1])(plans)[0].tolist()
+    assert slow == late < never
+    now, late, never = LatentEnergy(Walk(), Z[:1], GOAL[:1], haste=0.01)(plans)[0].tolist()
+    assert now < late < never and late - now == pytest.approx(0.05)
+
+
 def test_distances() -> None:
     path, goal = ACTIONS.cumsum(2), GOAL[:, None, None]
     cosine = 1 - (path * goal).sum(-1) / (path.norm(dim=-1) * goal.norm(dim=-1))
