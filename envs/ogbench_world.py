@@ -186,9 +186,7 @@ def numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
 
 
 class Play:
-    """OGBench's data collection, its planning oracles, with their noise, after ever new targets; interrupted on purpose
-    by resting, random walks and a gripper that opens or closes out of turn. An oracle goes on afterwards as if nothing
-    had happened: what it has lost it carries all the same, and a world model sees that no cube comes along."""
+    """OGBench's data collection: its planning oracles, with their noise, after ever new targets."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
         from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
@@ -200,23 +198,45 @@ class Play:
         oracles = {"button": ButtonPlanOracle, "cube": CubePlanOracle, "drawer": DrawerPlanOracle}
         oracles["window"] = WindowPlanOracle
         self._oracles = {task: oracle(env=self.env) for task, oracle in oracles.items()}
-        self._walk = RandomPolicy(world, rng)
 
     def reset(self) -> None:
-        self._left = 0
         self._aim()
 
     def act(self) -> np.ndarray:
-        if self._left == 0 and self.rng.random() < INTERRUPTED:
-            self._interrupt()
-        if self._left > 0:
-            self._left -= 1
-            self._oracle._t_init += self.env._control_timestep  # its plan waits
-            return self._astray()
         if self._oracle.done:
             self.env.set_new_target(return_info=False)
             self._aim()
         return np.clip(self._oracle.select_action(None, self.env.compute_ob_info()), -1.0, 1.0)
+
+    def _aim(self) -> None:
+        self._oracle: Any = self._oracles[self.env._target_task]
+        with numpy_seeded(self.rng):
+            self._oracle.reset(None, self.env.compute_ob_info())
+
+
+class InterruptedPlay(Play):
+    """Play in which the arm now and then rests, walks at random, or opens or closes its gripper out of turn.
+
+    An oracle goes on afterwards as if nothing had happened: what it has lost it carries all the same, and a world model
+    sees that no cube comes along. What rests is how to stay where a goal is.
+    """
+
+    def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
+        super().__init__(world, rng)
+        self._walk = RandomPolicy(world, rng)
+
+    def reset(self) -> None:
+        self._left = 0
+        super().reset()
+
+    def act(self) -> np.ndarray:
+        if self._left == 0 and self.rng.random() < INTERRUPTED:
+            self._interrupt()
+        if self._left == 0:
+            return super().act()
+        self._left -= 1
+        self._oracle._t_init += self.env._control_timestep  # its plan waits
+        return self._astray()
 
     def _interrupt(self) -> None:
         self._left = int(self.rng.integers(5, 26))
@@ -228,11 +248,6 @@ class Play:
             action = np.zeros(5)
             action[4] = 0.0 if kind == "rest" else self.rng.choice([-1.0, 1.0])
             self._astray = lambda: action
-
-    def _aim(self) -> None:
-        self._oracle: Any = self._oracles[self.env._target_task]
-        with numpy_seeded(self.rng):
-            self._oracle.reset(None, self.env.compute_ob_info())
 
 
 class Expert:
@@ -265,8 +280,8 @@ class Expert:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "ogbench/cube-single": {"play": Play, "expert": Expert},
-    "ogbench/cube-double": {"play": Play, "expert": Expert},
-    "ogbench/scene": {"play": Play},
+    "ogbench/cube-single": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/cube-double": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/scene": {"play": Play, "interrupted": InterruptedPlay},
 }
 """Who can act where, beside `random`."""

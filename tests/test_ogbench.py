@@ -54,9 +54,10 @@ def test_observations_are_those_of_ogbench_in_metres(single: OgbenchWorld) -> No
     np.testing.assert_allclose(state[22:27], [np.cos(4 * yaw), np.sin(4 * yaw), 1, 0, 0], atol=1e-5)
 
 
-def test_a_recording_depends_on_seed_and_index_alone(world: OgbenchWorld) -> None:
+@pytest.mark.parametrize("policy", ["play", "interrupted"])
+def test_a_recording_depends_on_seed_and_index_alone(world: OgbenchWorld, policy: str) -> None:
     """Its oracles draw from NumPy's global generator, which is neither listened to nor moved on."""
-    request = RecordRequest(world.name, seed=4, episodes=3, length=130)
+    request = RecordRequest(world.name, seed=4, episodes=3, length=130, policy=policy)
     first = record_episode(request, 1, world, make_policy)
     record_episode(request, 2, world, make_policy)
     np.random.seed(1)  # noqa: NPY002
@@ -67,6 +68,8 @@ def test_a_recording_depends_on_seed_and_index_alone(world: OgbenchWorld) -> Non
     for name in first:
         np.testing.assert_array_equal(again[name], first[name], err_msg=name)
     assert np.ptp(first["state"][:, world.tracked], axis=0).max() > 0.03, "play moves something"
+    resting = (first["action"][:, :4] == 0).all(1)  # or moving its gripper alone
+    assert resting.any() == (policy == "interrupted") and not resting.all()
 
 
 def test_buttons_and_what_they_lock_are_saved() -> None:
