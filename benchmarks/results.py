@@ -48,12 +48,16 @@ def summary(runs: list[Results]) -> str:
         if (best.env, best.obs) in seen:
             continue
         seen.add((best.env, best.obs))
-        without = [row for row in rows if row.kind == "floor" or row.planner == "prior"]
+        several = [row for row in rows if row.planner == best.planner and row.model]
+        if several:  # training seeds; the last row is of all of them
+            best = several[-1]
+        without = [row for row in rows if row.kind == "floor" or (row.planner == "prior" and row.model == best.model)]
+        seeds = f", {len(several) - 1} training seeds" if several else ""
         expert = next((percent(row.success) for row in rows if row.planner == "expert"), "-")
         low, high = map(percent, best.wilson)
         lines.append(
             [
-                f"{best.env} from {best.obs}",
+                f"{best.env} from {best.obs}{seeds}",
                 best.planner,
                 f"**{percent(best.success)}** [{low}, {high}]",
                 ", ".join(f"{row.planner} {percent(row.success)}" for row in without),
