@@ -25,6 +25,9 @@ expert, and the same search on the true simulator, on the first goals only) stan
 are of one problem alone, observation's encoding included, on a machine that did other work as well; measured
 by themselves they are in [performance.md](performance.md).
 
+RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
+(`forearm record env=… obs=… episodes=4000`).
+
 This page is written by `python benchmarks/results.py RUN …` from the folders that the commands below made.
 """
 ABLATIONS = ROOT / "docs" / "ablations.md"
