@@ -36,9 +36,9 @@ ABLATIONS_HEAD = """# What was tried
 Measured on tuning goals (`seed=7`, or held-out goals of a recording), never on those of [results.md](results.md), with
 one training seed and one planner seed, while the machine did other work: directions, with wide intervals. Plan times
 mean nothing here. A checkpoint has a temporal distance if it was trained with `temporal.steps=2000`. Every table is of
-the code and the presets of its time: where a plan with a prior took 34 evaluations, two were of standing still and of the
-previous plan, which are not tried any more. Of OGBench's cube, RUN says what was learned from: play, interrupted play or
-both, with `grounding=1` or without.
+the code and the presets of its time: where a plan with a prior took 34 evaluations, two were of standing still and of
+the previous plan, which is tried in picking and placing alone now. Of OGBench's cube, RUN says what was learned from:
+play, interrupted play or both, with `grounding=1` or without.
 
 This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
