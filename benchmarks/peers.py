@@ -471,7 +471,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
     results = out / "results.json"
     rows = list(read_results(results).rows) if results.exists() else []
     for entry in entries:
-        if _key(entry) in {(row.planner, row.samples, row.iterations) for row in rows}:
+        if _key(entry) in _by_key(rows):
             continue
         with contextlib.redirect_stdout(io.StringIO()):
             rows += run_entry(env, manifest, "pixels", entry)[0]
@@ -487,9 +487,13 @@ def _key(entry: Entry) -> tuple[str, int, int]:
     return entry.name, entry.labels["samples"], entry.labels["iterations"]
 
 
+def _by_key(rows: list[Row]) -> dict[tuple[str, int | None, int | None], Row]:
+    return {(row.planner, row.samples, row.iterations): row for row in rows}
+
+
 def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest) -> list[Row]:
     """The entries' rows with what the first plan for the first goal takes, in turns."""
-    found = {(row.planner, row.samples, row.iterations): row for row in rows}
+    found = _by_key(rows)
     rows = [found[_key(entry)] for entry in entries]
     goals = observe_goals(env, first)
     env.load_state(first.start[0])

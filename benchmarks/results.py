@@ -26,7 +26,8 @@ are of one problem alone, observation's encoding included, on a machine that did
 by themselves they are in [performance.md](performance.md).
 
 RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
-(`forearm record env=… obs=… episodes=4000`).
+(`forearm record env=… obs=… episodes=4000`); of stacking and of picking from pixels, RUN-0 is the model that is
+shipped, of a quickstart with the same settings.
 
 This page is written by `python benchmarks/results.py RUN …` from the folders that the commands below made.
 """

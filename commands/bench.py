@@ -176,8 +176,8 @@ def make_entries(
 
     seeds, first = list(config.planner_seeds), checkpoints[0]
     size, chunk = action_size(env), first.model.chunk
-    planned = make_planners(config, first.action_low, first.action_high, chunk)
-    models = list(zip(checkpoints, model_labels(checkpoints), strict=True))
+    planned = [make_planners(config, c.action_low, c.action_high, c.model.chunk) for c in checkpoints]
+    models = list(zip(checkpoints, model_labels(checkpoints), planned, strict=True))
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
@@ -187,20 +187,26 @@ def make_entries(
         elif name == "expert":
             entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
         elif name == "oracle":
-            for one in planned[name]:
+            for one in planned[0][name]:
                 oracle = Oracle(env, one.planner, {"reduce": config.oracle.reduce})
                 few = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], few, timed=False, labels=one.labels))
         else:
-            for checkpoint, labels in models:
-                entries += learned_entries(config, name, env, checkpoint, device, labels)
+            for checkpoint, labels, its in models:
+                entries += learned_entries(config, name, env, checkpoint, device, its.get(name, []), labels)
     return entries
 
 
 def learned_entries(
-    config: DictConfig, name: str, env: World, checkpoint: Checkpoint, device: torch.device, labels: dict[str, Any]
+    config: DictConfig,
+    name: str,
+    env: World,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    planned: Sequence[Planned],
+    labels: dict[str, Any],
 ) -> Iterator[Entry]:
-    """The entries of a planner, by its name, that need a checkpoint."""
+    """The entries of a name that need a checkpoint: its prior alone, or a planner as it is `planned`."""
     from ..evaluation.bench import Entry
     from ..evaluation.controllers import PriorAlone, action_space
 
@@ -210,7 +216,7 @@ def learned_entries(
         alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
-        for one in make_planners(config, checkpoint.action_low, checkpoint.action_high, model.chunk)[name]:
+        for one in planned:
             controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.prior, deadline)
             label = f"{name} + prior" if one.prior else name
             yield Entry(label, "planner", controller, seeds, alone=deadline is not None, labels=one.labels | labels)

@@ -226,6 +226,7 @@ class PriorAlone:
         self, model: WorldModel, prior: ActionPrior, space: ActionSpace, device: str = "cpu", execute_steps: int = 1
     ) -> None:
         self.model, self.device = model, device
+        prior.multiply_in_bf16(model.bf16)
         self.rollouts = PriorRollouts(model, prior, space.to(device), execute_steps)
 
     @torch.no_grad()

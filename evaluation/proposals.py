@@ -25,7 +25,6 @@ class PriorRollouts:
 
     def __init__(self, model: WorldModel, prior: ActionPrior, space: ActionSpace, steps: int) -> None:
         self.model, self.prior, self.steps = model, prior, steps
-        prior.multiply_in_bf16(model.bf16)
         length = prior.architecture.segment
         # The space of one answer, for its noise: a stream a problem, as in a planner.
         self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
