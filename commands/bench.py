@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..evaluation.closed_loop import Episodes
     from ..evaluation.controllers import Imagination
     from ..evaluation.goals import GoalManifest
+    from ..evaluation.proposals import Offers
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
     from ..models.prior import ActionPrior
@@ -82,11 +83,11 @@ WITHOUT_PLANNER = ("random", "zero", "prior", "expert", "oracle")
 
 @dataclass(frozen=True)
 class Planned:
-    """A planner that a config asks for, on an energy's settings, with its labels for the table; `prior` is the share of
-    its first candidates that a learned prior offers."""
+    """A planner that a config asks for, on an energy's settings, with what it takes of a learned prior and its labels
+    for the table."""
 
     planner: Planner
-    prior: float
+    offers: Offers
     energy: dict[str, Any]
     labels: dict[str, Any]
 
@@ -119,7 +120,7 @@ def make_planners(
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
             labels["energy"] = "simulator" if own else energy_label(energy)
-            found = Planned(planner, values.get("prior", 0.0), energy, labels)
+            found = Planned(planner, make_offers(values), energy, labels)
             planned.setdefault(name, []).append(found)
     return planned
 
@@ -217,8 +218,8 @@ def learned_entries(
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:
-            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.prior, deadline)
-            label = f"{name} + prior" if one.prior else name
+            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.offers, deadline)
+            label = f"{name} + prior" if one.offers.share else name
             yield Entry(label, "planner", controller, seeds, alone=deadline is not None, labels=one.labels | labels)
 
 
@@ -245,7 +246,7 @@ def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, devi
     settings = as_dict(config.planner)
     planner = make_planner(settings, checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk)
     check_execution(config, planner)
-    return imagination(config, env, checkpoint, device, planner, energy, config.planner.prior)
+    return imagination(config, env, checkpoint, device, planner, energy, make_offers(settings))
 
 
 def imagination(
@@ -255,10 +256,10 @@ def imagination(
     device: torch.device,
     planner: Planner,
     energy: dict[str, Any],
-    prior: float,
+    offers: Offers,
     deadline: float | None = None,
 ) -> Imagination:
-    """A planner on a checkpoint's model; `prior` is the share of candidates that its action prior offers.
+    """A planner on a checkpoint's model, with what it takes of its action prior.
 
     Raises:
         UserError: where the checkpoint lacks what the energy compares, or a prior that is asked for.
@@ -267,7 +268,7 @@ def imagination(
 
     check_energy_of(checkpoint.model, energy)
     weight = energy["weights"]["prior"]
-    asked = [key for key, value in (("planner.prior", prior), ("energy.weights.prior", weight)) if value]
+    asked = [key for key, value in (("planner.prior", offers.share), ("energy.weights.prior", weight)) if value]
     learned = require_prior(checkpoint, asked[0]) if asked else None
     if learned is not None and weight:
         check_judge(learned, weight, planner)
@@ -281,9 +282,16 @@ def imagination(
         config.execute_steps,
         deadline,
         learned,
-        prior,
+        offers,
         checkpoint.temporal,
     )
+
+
+def make_offers(settings: Mapping[str, Any]) -> Offers:
+    """What a planner group takes of a prior; the oracle's, which has none, takes nothing."""
+    from ..evaluation.proposals import Offers
+
+    return Offers(settings.get("prior", 0.0), settings.get("rest", 0.0))
 
 
 def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionPrior:

@@ -214,8 +214,9 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
 
     values = dict(settings)
     name, horizon = values.pop("name"), values.pop("horizon")
-    if not 0 <= values.pop("prior", 0.0) <= 1:
-        raise UserError(f"{group}.prior={settings['prior']}: must lie in 0 … 1; it is a share of the candidates")
+    for key, of in (("prior", "the candidates"), ("rest", "what the prior offers")):
+        if not 0 <= values.pop(key, 0.0) <= 1:
+            raise UserError(f"{group}.{key}={settings[key]}: must lie in 0 … 1; it is a share of {of}")
     if horizon < 1:
         raise UserError(f"{group}.horizon={horizon}: must be at least 1 model step")
     try:

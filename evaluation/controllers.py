@@ -32,7 +32,7 @@ from .closed_loop import Batch
 from .energies import METRICS, Box, Remembering, Unlikely, commanded_tips, letting_go
 from .foresight import Foreseen
 from .goals import GoalManifest
-from .proposals import PriorRollouts
+from .proposals import NOTHING, Offers, PriorRollouts
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
@@ -100,8 +100,8 @@ class Imagination:
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
     `goal`, `control`, `let_go` (`letting_go`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
-    tip is charged for every metre and step inside of. `prior` offers the share `prior_share` of each plan's first
-    candidates, and is what the term of its name asks. `misses` counts plans that came after the `deadline`, in seconds.
+    tip is charged for every metre and step inside of. `prior` makes the `offers` that each plan begins with, and is
+    what the term of its name asks. `misses` counts plans that came after the `deadline`, in seconds.
     `temporal` is what the metrics of that name compare by; UserError where one is named and there is none.
     """
 
@@ -116,7 +116,7 @@ class Imagination:
         execute_steps: int | None = None,
         deadline: float | None = None,
         prior: ActionPrior | None = None,
-        prior_share: float = 0.0,
+        offers: Offers = NOTHING,
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model
@@ -133,12 +133,13 @@ class Imagination:
         self.device = device
         self.execute_steps = execute_steps
         self.deadline = deadline
-        self.prior, self.prior_share = prior, prior_share
+        self.prior, self.offers = prior, offers
         if prior is not None:
             prior.multiply_in_bf16(self.model.bf16)
         self.rollouts = None
-        if prior is not None and prior_share:
-            self.rollouts = PriorRollouts(model, prior, self.planner.space, self.planner.space.steps)
+        if prior is not None and offers.share:
+            space, near = self.planner.space, env.tolerance
+            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, near)
         self.energies: list[np.ndarray] = []
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
@@ -208,7 +209,7 @@ class Imagination:
         del observation  # encoded already, for the energy
         assert self.rollouts is not None
         self.rollouts.observe(self._z)
-        return [Proposal(self.rollouts, self.prior_share)]
+        return [Proposal(self.rollouts, self.offers.share)]
 
 
 def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Tensor]:

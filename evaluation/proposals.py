@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,16 +16,40 @@ PRIOR_STREAM = 1 << 40
 """Sets a prior's noise apart from that of the planner beside it."""
 
 
+@dataclass(frozen=True)
+class Offers:
+    """What a planner takes of a prior: the `share` of its first candidates, and of these the share that `rest` where
+    they arrive."""
+
+    share: float = 0.0
+    rest: float = 0.0
+
+
+NOTHING = Offers()
+
+
 class PriorRollouts:
     """Candidates that a learned action prior offers: it acts, the world model imagines what comes of it, and it goes on
     from there.
 
     `steps` are those of a plan, T; it answers with L at a time. What comes of a candidate is one member's future, the
     members taking turns: candidate i's is imagined by member i mod E.
+
+    The share `rest` of the candidates stands still, its actions zero, from where it is imagined nearest to the goal on,
+    if that is within `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air.
     """
 
-    def __init__(self, model: WorldModel, prior: ActionPrior, space: ActionSpace, steps: int) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        prior: ActionPrior,
+        space: ActionSpace,
+        steps: int,
+        rest: float = 0.0,
+        near: float = 0.0,
+    ) -> None:
         self.model, self.prior, self.steps = model, prior, steps
+        self.rest, self.near = rest, near
         length = prior.architecture.segment
         # The space of one answer, for its noise: a stream a problem, as in a planner.
         self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
@@ -47,23 +72,43 @@ class PriorRollouts:
         batch = len(self._z)
         noise = self._answer.noise([seed + PRIOR_STREAM for seed in seeds], plans, (self._segments, count))
         z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
-        actions = []
+        resting = int(self.rest * count)
+        actions, path = [], []
         for draw in noise:
             done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1))
             actions.append(done)
-            if len(actions) < self._segments:
-                z = self._follow(z, done, count)
-        return torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
+            if resting or len(actions) < self._segments:
+                path.append(self._follow(z, done, count))
+                z = path[-1][:, -1]
+        offered = torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
+        if resting:
+            future = torch.cat(path, 1).unflatten(0, (batch, count))[:, :resting]
+            offered[:, :resting] *= self._on_the_way(future)[..., None]
+        return offered
+
+    def _on_the_way(self, future: Tensor) -> Tensor:
+        """Whether each step (B, n, T) of what leads to a future (B, n, H, D) comes before the rest; positions between
+        model steps lie on straight lines."""
+        start = self._where(self._z)[:, None, None].expand(-1, future.shape[1], -1, -1)
+        apart = torch.cat((start, self._where(future)), 2) - self._goal[:, None, None]
+        since = torch.arange(self.model.chunk).to(apart)[:, None] / self.model.chunk
+        between = torch.lerp(apart[:, :, :-1, None], apart[:, :, 1:, None], since)
+        distance = between.flatten(2, 3)[:, :, : self.steps].unflatten(-1, (-1, 3)).norm(dim=-1).amax(-1)
+        nearest, when = distance.min(-1)
+        steps = torch.arange(self.steps, device=when.device)
+        return (steps < when[..., None]) | (nearest >= self.near)[..., None]
 
     def _follow(self, z: Tensor, actions: Tensor, count: int) -> Tensor:
-        """Embeddings (B count, D) after actions (B count, L, A), from z (B count, D)."""
+        """Embeddings (B count, L / K, D) that follow actions (B count, L, A), from z (B count, D)."""
         z, actions = (x.unflatten(0, (-1, count)) for x in (z, actions))
-        follows = torch.empty_like(z)
+        futures = []
         for member in range(min(self.model.members, count)):
             turns = slice(member, None, self.model.members)
             start, done = z[:, turns].flatten(0, 1), actions[:, turns].flatten(0, 1)
-            future = self.model.imagine(start, done[:, None], member)
-            follows[:, turns] = future[:, 0, -1].unflatten(0, (len(z), -1))
+            futures.append((turns, self.model.imagine(start, done[:, None], member)[:, 0].unflatten(0, (len(z), -1))))
+        follows = z.new_empty(len(z), count, *futures[0][1].shape[2:])
+        for turns, future in futures:
+            follows[:, turns] = future
         return follows.flatten(0, 1)
 
     def _where(self, z: Tensor) -> Tensor:

@@ -110,6 +110,41 @@ def test_rollouts_are_the_same_alone_and_in_a_batch_and_end_with_the_plan() -> N
     torch.testing.assert_close(together[:, :, 6:].flatten(0, 1), again[:, :2])
 
 
+def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive() -> None:
+    model, prior = world_and_prior()
+    z, goal = normal(2, 4, seed=2), normal(2, 4, seed=3)
+
+    def offered(rest: float, near: float) -> Tensor:
+        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near)
+        rollouts.begin(goal)
+        rollouts.observe(z)
+        return rollouts.imagine([7, 8], 0, 20)
+
+    free = offered(0.0, 1e9)
+    assert model.readout is not None
+    start = model.readout(z)[:, None, None].expand(-1, 20, 1, -1)
+    where = torch.cat((start, model.readout(model.rollout(z, free))), 2)
+    apart = (where - model.readout(goal)[:, None, None]).norm(dim=-1)  # at each fourth of the plan
+    rested = offered(0.5, 1e9)
+    assert torch.equal(rested[:, 10:], free[:, 10:])
+    lengths = set()
+    for b, i in np.ndindex(2, 10):
+        moving = rested[b, i].any(-1)
+        length = int(moving.sum())
+        assert moving[:length].all() and torch.equal(rested[b, i, :length], free[b, i, :length])
+        # Moves are straight between two model steps, so that the nearest point lies beside the nearest of these, if not
+        # on it, but at the end, where the plan ends too.
+        nearest = 2 * int(apart[b, i].argmin())
+        assert abs(length - nearest) <= 2
+        lengths.add(length)
+    assert len(lengths) > 2
+    near = float(apart[:, :10].amin(-1).median())
+    arrived = (offered(0.5, near)[:, :10] == rested[:, :10]).all(-1).all(-1)
+    passed = (offered(0.5, near)[:, :10] == free[:, :10]).all(-1).all(-1)
+    assert (arrived | passed).all() and arrived.any() and (passed & ~arrived).any()
+    assert torch.equal(offered(0.5, 0.0), free)
+
+
 def test_a_prior_alone_acts_and_draws_anew() -> None:
     model, prior = world_and_prior()
     alone = PriorAlone(model, prior, SPACE, execute_steps=2)
@@ -168,6 +203,8 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior=2.0", f"out={tmp_path / 'no'}"]) == 2
     assert "planner.prior=2.0: must lie in 0 … 1" in capsys.readouterr().err
+    assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.rest=-1", f"out={tmp_path / 'no'}"]) == 2
+    assert "planner.rest=-1: must lie in 0 … 1" in capsys.readouterr().err
     for setting, message in (
         ("prior.segment=3", "prior.segment=3: must be a multiple of model.chunk=2"),
         ("readout.horizon=0", "readout.horizon=0: must be at least 1"),
