@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from ..errors import UserError
-from .rendering import Camera, renderer_name
+from .rendering import Camera, Renders
 from .world import Observation, Policy, RandomPolicy
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
@@ -20,9 +20,9 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     """An environment that holds `model`, `data` and all its state in MuJoCo's integration state.
 
     Observation: `state` (3 G + V,) float32, the tracked points (G, 3), metres, then the environment's own observation,
-    flattened; `pixels` (size, size, 3) uint8 if asked for. A goal is a simulator state, reached when the worst point
-    is within `tolerance` of where it is in the goal. Wrappers of the environment, its reward and its terminations are
-    not used.
+    flattened; `proprio` (P,) float32 where it is given; `pixels` (size, size, 3) uint8 if asked for. A goal is a
+    simulator state, reached when the worst point is within `tolerance` of where it is in the goal. Wrappers of the
+    environment, its reward and its terminations are not used.
 
     Args:
         name: what it is registered as.
@@ -34,10 +34,14 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         place_goal: moves it, at its start, to a goal that can be reached from there, likewise. By default it acts at
             random for `budget` steps.
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
+        proprio: what of that the robot knows without looking, a function of the environment; `obs=pixels+proprio` takes
+            it.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.
         pixels, size: whether images are observed, and their side.
-        camera: name or number of the camera; -1 is the free one.
+        camera: name or number of the camera that `pixels` are of; -1 is the free one.
+        scene_camera: that of pictures for people; by default the same.
+        make_camera: makes what renders `pixels`, of the model, the camera and the size.
 
     Raises:
         UserError: for an environment that is not as described.
@@ -55,10 +59,13 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         place_start: Callable[[Any, np.random.Generator], None] = lambda env, rng: None,
         place_goal: Callable[[Any, np.random.Generator], None] | None = None,
         observe: Callable[[Any], Any] | None = None,
+        proprio: Callable[[Any], np.ndarray] | None = None,
         policies: Mapping[str, Callable[[Any, np.random.Generator], Policy]] | None = None,
         pixels: bool = False,
         size: int = 64,
         camera: str | int = -1,
+        scene_camera: str | int | None = None,
+        make_camera: Callable[[mujoco.MjModel, str | int, int], Renders] = Camera,
     ) -> None:
         self.name, self.tolerance, self.budget = name, tolerance, budget
         self.config: dict[str, Any] = {"pixels": pixels, "size": size}
@@ -69,12 +76,13 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._place_start = place_start
         self._place_goal = place_goal or self._wander
         self._observe = observe
+        self._proprio = proprio
         self.env.reset(seed=0)  # some build their simulation only now
         self._check_env()
         self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
         self._goal_data = mujoco.MjData(self.model)
-        self._camera_name = camera
-        self._camera = Camera(self.model, camera, size) if pixels else None
+        self._scene_camera_name = camera if scene_camera is None else scene_camera
+        self._camera = make_camera(self.model, camera, size) if pixels else None
         self._scene_camera: Camera | None = None
 
         own = self.env.action_space
@@ -85,7 +93,9 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         observation = self.observe()
         self.tracked = slice(0, points(self.data).size)
         spaces: dict[str, gymnasium.Space[Any]] = {
-            "state": gymnasium.spaces.Box(-np.inf, np.inf, observation["state"].shape, np.float32)
+            part: gymnasium.spaces.Box(-np.inf, np.inf, observation[part].shape, np.float32)
+            for part in ("state", "proprio")
+            if part in observation
         }
         if pixels:
             spaces["pixels"] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
@@ -102,7 +112,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     @property
     def renderer_name(self) -> str:
-        return renderer_name() if self._camera else "none"
+        return self._camera.name if self._camera else "none"
 
     # Gymnasium
 
@@ -149,8 +159,12 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     def observe(self) -> Observation:
         own = self.env._get_obs() if self._observe is None else self._observe(self.env)
         parts = (self.points(self.data), *(own.values() if isinstance(own, Mapping) else (own,)))
-        state = np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)
-        return {"state": state} if self._camera is None else {"state": state, "pixels": self._camera.render(self.data)}
+        seen = {"state": np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)}
+        if self._proprio is not None:
+            seen["proprio"] = np.asarray(self._proprio(self.env), np.float32)
+        if self._camera is not None:
+            seen["pixels"] = self._camera.render(self.data)
+        return seen
 
     def goal_observation(self) -> Observation:
         state = self.save_state()
@@ -195,7 +209,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         room = self.model.vis.global_
         size = min(size, room.offwidth, room.offheight)
         if self._scene_camera is None or self._scene_camera.size != size:
-            self._scene_camera = Camera(self.model, self._camera_name, size)
+            self._scene_camera = Camera(self.model, self._scene_camera_name, size)
         return self._scene_camera.render(self.data)
 
     def _settle(self) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError
 from .arm_env import cube_rotation
 from .gymnasium_world import GymnasiumWorld
+from .ray_casting import RayCaster
 from .world import Observation, RandomPolicy
 
 TOLERANCE = 0.04  # metres: OGBench's own
@@ -26,13 +27,11 @@ WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's coun
 
 
 def make(name: str, pixels: bool = False, size: int = 64) -> OgbenchWorld:
-    """A world by its name, `ogbench/…`.
+    """A world by its name, `ogbench/…`; `pixels` are those of OGBench's own camera for them.
 
     Raises:
-        UserError: where OGBench is not installed, or pixels are asked for.
+        UserError: where OGBench is not installed, or for pixels mujoco_warp.
     """
-    if pixels:
-        raise UserError(f"obs=pixels: env={name} is observed by its state only; choose obs=state")
     try:
         from ogbench.manipspace.envs.cube_env import CubeEnv  # pyright: ignore[reportMissingImports]
         from ogbench.manipspace.envs.scene_env import SceneEnv  # pyright: ignore[reportMissingImports]
@@ -41,8 +40,8 @@ def make(name: str, pixels: bool = False, size: int = 64) -> OgbenchWorld:
     kind = name.removeprefix("ogbench/")
     settings = {"mode": "data_collection", "visualize_info": False, "width": 480, "height": 480}
     if kind == "scene":
-        return SceneWorld(name, _with_actions(SceneEnv)("scene", **settings), size)
-    return OgbenchWorld(name, _with_actions(CubeEnv)(kind.removeprefix("cube-"), **settings), size)
+        return SceneWorld(name, _with_actions(SceneEnv)("scene", **settings), pixels, size)
+    return OgbenchWorld(name, _with_actions(CubeEnv)(kind.removeprefix("cube-"), **settings), pixels, size)
 
 
 def _with_actions(env: type[Any]) -> type[Any]:
@@ -53,12 +52,13 @@ def _with_actions(env: type[Any]) -> type[Any]:
 class OgbenchWorld(GymnasiumWorld):
     """Bring every cube to where it is in the goal.
 
-    Observation `state`: positions of the cubes (3 each), joint angles (6) and velocities (6), position of the effector
-    (3), cosine and sine of its yaw, opening of the gripper and its contact (1 each), `cube_rotation` (5) a cube; metres
-    and radians. Action: (5,), the effector's move along x, y, z, its turn, and the gripper's. A step takes 0.05 s.
+    Observation `state`: positions of the cubes (3 each), `proprio`, `cube_rotation` (5) a cube; metres and radians.
+    `proprio` is joint angles (6) and velocities (6), position of the effector (3), cosine and sine of its yaw, opening
+    of the gripper and its contact (1 each). Action: (5,), the effector's move along x, y, z, its turn, and the
+    gripper's. A step takes 0.05 s.
     """
 
-    def __init__(self, name: str, env: Any, size: int) -> None:
+    def __init__(self, name: str, env: Any, pixels: bool, size: int) -> None:
         self._task: str | None = None
         env.set_tasks()
         super().__init__(
@@ -70,9 +70,13 @@ class OgbenchWorld(GymnasiumWorld):
             place_start=self._place_start_of_task,
             place_goal=self._place_goal_of_task,
             observe=self._observe_all,
+            proprio=self._observe_arm,
             policies=POLICIES[name],
+            pixels=pixels,
             size=size,
-            camera="front",
+            camera="front_pixels",
+            scene_camera="front",
+            make_camera=RayCaster,
         )
         self.tasks = [task["task_name"] for task in env.task_infos]
         self.model.light_castshadow[:] = False  # shadows take as long as all else in a picture
@@ -93,14 +97,16 @@ class OgbenchWorld(GymnasiumWorld):
     def _points(self, data: mujoco.MjData) -> np.ndarray:
         return np.stack([data.body(f"object_{i}").xpos for i in range(self.env._num_cubes)])
 
-    def _observe_all(self, env: Any) -> np.ndarray:
+    def _observe_arm(self, env: Any) -> np.ndarray:
         info = env.compute_ob_info()
         yaw = info["proprio/effector_yaw"]
         parts = [info[f"proprio/{part}"] for part in ("joint_pos", "joint_vel", "effector_pos")]
         parts += [np.cos(yaw), np.sin(yaw), info["proprio/gripper_opening"], info["proprio/gripper_contact"]]
-        cubes = range(env._num_cubes)
-        parts += [cube_rotation(self.data.body(f"object_{i}").xmat.reshape(3, 3)) for i in cubes]
         return np.concatenate(parts)
+
+    def _observe_all(self, env: Any) -> np.ndarray:
+        cubes = [self.data.body(f"object_{i}").xmat.reshape(3, 3) for i in range(env._num_cubes)]
+        return np.concatenate([self._observe_arm(env), *map(cube_rotation, cubes)])
 
     def _place_start_of_task(self, env: Any, rng: np.random.Generator) -> None:
         chosen = int(rng.integers(len(env.task_infos))) if self._task is None else self.tasks.index(self._task)

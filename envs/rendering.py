@@ -8,7 +8,7 @@ import importlib
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -62,6 +62,17 @@ def select_backend() -> str:
     return chosen or "default"
 
 
+class Renders(Protocol):
+    """Takes pictures (size, size, 3) uint8 of a simulation; `name` is written into an episode, as pixels of two
+    renderers differ."""
+
+    size: int
+    name: str
+
+    def render(self, data: mujoco.MjData) -> np.ndarray: ...
+    def close(self) -> None: ...
+
+
 class Camera:
     """Renders one camera of a model, by name or number, to (size, size, 3) uint8; in the process that built it only.
 
@@ -78,6 +89,7 @@ class Camera:
         if not 1 <= size <= largest:
             raise ValueError(f"size={size}: must be from 1 to {largest} pixels")
         self.size = size
+        self.name = renderer_name()
         self._camera = camera
         try:
             self._renderer = mujoco.Renderer(model, size, size)
@@ -94,7 +106,7 @@ class Camera:
 
 
 def renderer_name() -> str:
-    """Version and backend, as they are written into an episode: pixels of two renderers differ."""
+    """Version and backend of what a `Camera` renders with."""
     import mujoco
 
     backend = os.environ.get("MUJOCO_GL", "default")
