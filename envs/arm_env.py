@@ -14,7 +14,7 @@ from ..errors import UserError
 from .arm import ACTION_NAMES, JOINTS, SUBSTEPS, Arm
 from .rendering import Camera, renderer_name
 from .tasks import Task
-from .world import Observation, Policy, World
+from .world import Observation, Policy, World, checked_action
 
 STATE_SPEC = mujoco.mjtState.mjSTATE_INTEGRATION
 
@@ -138,10 +138,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         Raises:
             ValueError: when the action has another shape, or is not finite.
         """
-        action = np.asarray(action, float)
-        if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            raise ValueError(f"action {action} must be finite numbers: {', '.join(ACTION_NAMES)}")
-        for control in self.arm.apply(self.data, np.clip(action, -1.0, 1.0)):
+        for control in self.arm.apply(self.data, checked_action(action, len(ACTION_NAMES))):
             self.data.ctrl[:] = control
             mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
         mujoco.mj_kinematics(self.model, self.data)  # observations speak of the state after the last substep

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from .rendering import Camera, Renders
-from .world import Observation, Policy, RandomPolicy
+from .world import Observation, Policy, RandomPolicy, checked_action
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
@@ -149,10 +149,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         Raises:
             ValueError: when the action has another shape, or is not finite.
         """
-        action = np.asarray(action, float)
-        if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            raise ValueError(f"action {action} must be {self.action_space.shape} finite numbers")
-        share = 0.5 * (1.0 + np.clip(action, -1.0, 1.0))
+        share = 0.5 * (1.0 + checked_action(action, len(self._low)))
         self.env.step(self._low + share * (self._high - self._low))
         self._settle()
 

@@ -144,6 +144,18 @@ class RandomPolicy:
         return np.clip(self._action, -1.0, 1.0)
 
 
+def checked_action(action: np.ndarray, size: int) -> np.ndarray:
+    """An action (A,) clipped to [-1, 1].
+
+    Raises:
+        ValueError: when it has another shape, or is not finite.
+    """
+    action = np.asarray(action, float)
+    if action.shape != (size,) or not np.isfinite(action).all():
+        raise ValueError(f"action {action} must be ({size},) finite numbers")
+    return np.clip(action, -1.0, 1.0)
+
+
 def action_size(env: World) -> int:
     (size,) = env.action_space.shape or (0,)
     return size

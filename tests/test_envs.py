@@ -192,7 +192,7 @@ def test_actions_are_clipped_and_checked(create: Make) -> None:
     before = env.save_state()
     np.testing.assert_array_equal(before, other.save_state())
     for wrong in (np.full(5, np.nan), np.array([0, 0, np.inf, 0, 0]), np.zeros(4), np.array(0)):
-        with pytest.raises(ValueError, match="must be finite numbers: dx, dy, dz, dyaw, gripper"):
+        with pytest.raises(ValueError, match=r"must be \(5,\) finite numbers"):
             env.step(wrong)
     np.testing.assert_array_equal(env.save_state(), before)
 

@@ -67,7 +67,16 @@ def test_ogbench_is_recorded_and_learned_from_in_pixels(tmp_path: Path) -> None:
     record = ["record", env, "obs=pixels", "env.size=32", "episodes=20", "length=20", "workers=1"]
     assert main([*record, f"out={data}"]) == 0
     assert Dataset.open(data).manifest.renderer.startswith("mujoco_warp")
-    learn = ["train", f"data={data}", "obs=pixels+proprio", *TINY, "steps=3", "readout.steps=3", "prior.steps=3", f"out={train}"]
+    learn = [
+        "train",
+        f"data={data}",
+        "obs=pixels+proprio",
+        *TINY,
+        "steps=3",
+        "readout.steps=3",
+        "prior.steps=3",
+        f"out={train}",
+    ]
     assert main([*learn, "threads=1"]) == 0
     small = ("planners=[shooting]", "planner_seeds=[0]", "planner.samples=4", "planner.horizon=2", "threads=1")
     bench = ["bench", env, "obs=pixels+proprio", "env.size=32", f"checkpoint={train / 'checkpoint'}", *small]

@@ -196,22 +196,28 @@ class Trainer:
             z = self.model.encode(frames).unflatten(0, (len(actions), -1))
             predicted = self.model.rollout(z[:, 0], actions[:, None])[..., 0, :, :]
         error = (predicted - self.objective.targets(frames, z)[:, 1:]).square()
-        told = z.new_zeros(())
+        prediction = self._over_members(error, lots)
+        loss, told = prediction, {}
         if self._grounding is not None and tracked is not None:
-            told = s.grounding * self._grounding(z, tracked).mean()
+            seen, imagined = self._grounding(z, tracked), self._grounding(predicted, tracked[:, 1:])
             # Which member is nearest is a matter of positions as well.
-            error = error + s.grounding * self._grounding(predicted, tracked[:, 1:])
-        prediction = error.mean() if self.model.members == 1 else members_loss(error, lots, s.relax)
+            loss = self._over_members(error + s.grounding * imagined, lots) + s.grounding * seen.mean()
+            told["grounding_loss"] = (loss - prediction).detach()
         # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
         self._noise.manual_seed(s.seed * 1_000_003 + self.step)
         penalty = self.objective.penalty(z, self._noise)
-        loss = prediction + self.objective.weight * penalty + told
+        loss = loss + self.objective.weight * penalty
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), s.clip)
         self.optimizer.step()
         self.objective.after_step(self.model)
-        return {"loss": loss.detach(), "prediction_loss": prediction.detach(), "penalty_loss": penalty.detach()}
+        parts = {"prediction_loss": prediction.detach(), "penalty_loss": penalty.detach(), **told}
+        return {"loss": loss.detach(), **parts}
+
+    def _over_members(self, error: Tensor, lots: Tensor) -> Tensor:
+        """One loss of errors (…, B, H, D)."""
+        return error.mean() if self.model.members == 1 else members_loss(error, lots, self.settings.relax)
 
     def _validate(self) -> Validation:
         train, held_out = self._cover("train"), self._cover("val")
