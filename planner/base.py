@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from typing import Literal, NamedTuple, Self, get_args
+from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
@@ -137,6 +137,9 @@ class Planner(ABC):
             GPU. A plan with a deadline runs eagerly, for it looks at the clock; so does what cannot be compiled.
     """
 
+    fewest: ClassVar[int] = 2
+    """Samples that an algorithm can do with."""
+
     space: ActionSpace
     samples: int = 256
     iterations: int = 4
@@ -145,9 +148,9 @@ class Planner(ABC):
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.iterations < 1 or self.sigma <= 0:
+        if self.samples < self.fewest or self.iterations < 1 or self.sigma <= 0:
             raise ValueError(
-                f"samples={self.samples} must be at least 2, iterations={self.iterations} at least 1, "
+                f"samples={self.samples} must be at least {self.fewest}, iterations={self.iterations} at least 1, "
                 f"sigma={self.sigma} positive"
             )
         for key, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):

@@ -13,8 +13,11 @@ from .gaussian import GaussianPlanner, by_rank
 class RandomShooting(GaussianPlanner):
     """Sample around the best plan so far with a fixed standard deviation, and move to the best sample.
 
-    With one iteration and a warm start this is predictive sampling (Howell et al. 2022, arXiv:2212.00541).
+    With one iteration and a warm start this is predictive sampling (Howell et al. 2022, arXiv:2212.00541); with one
+    sample, and a proposal that offers it, it is that proposal, unchosen.
     """
+
+    fewest = 1
 
     def weights(self, energies: Tensor) -> Tensor:
         return by_rank(energies, torch.arange(1, -1, -1).to(energies))

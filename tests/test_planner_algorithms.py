@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from forearm.planner import CEM, ICEM, MPPI, ActionSpace, Gradient, RandomShooting, make_planner
+from forearm.planner import CEM, ICEM, MPPI, ActionSpace, Gradient, Proposal, RandomShooting, make_planner
 from forearm.planner.gaussian import by_rank
 from forearm.planner.mppi import temperature_for
 from forearm.planner.problems import PROBLEMS, double_integrator, stiff_double_integrator
@@ -223,3 +223,13 @@ def test_gradient_needs_something_to_differentiate() -> None:
 def test_wrong_settings_are_named(name: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_planner(name, double_integrator().space, **settings)
+
+
+def test_one_sample_of_a_proposal_is_what_shooting_does() -> None:
+    space = ActionSpace(low=-torch.ones(2), high=torch.ones(2), steps=4)
+    planner = make_planner("shooting", space, samples=1, iterations=1)
+    offered = torch.linspace(-0.9, 0.9, 8).view(1, 1, 4, 2)
+    proposal = Proposal(lambda state, count: offered.expand(1, count, -1, -1), 1.0)
+    plan = planner.plan(lambda actions: actions.square().sum((-1, -2)), planner.init(1), proposals=[proposal])
+    torch.testing.assert_close(plan.actions, offered[0])
+    assert plan.stats.evaluations == 1
