@@ -224,15 +224,18 @@ def learned_entries(
 
 
 def model_labels(checkpoints: Sequence[Checkpoint]) -> list[dict[str, str]]:
-    """What tells several checkpoints apart in a table: training seeds, or where those do not, weights."""
+    """What tells several checkpoints apart in a table: training seeds, environments learned from, or else weights."""
+    from ..evaluation.results import TRAINING_SEED
+
     if len(checkpoints) == 1:
         return [{}]
-    seeds = [checkpoint.about.get("seed") for checkpoint in checkpoints]
-    apart = len(set(seeds)) == len(seeds)
-    return [
-        {"model": f"seed {seed}" if apart else checkpoint.sha256[:8]}
-        for seed, checkpoint in zip(seeds, checkpoints, strict=True)
-    ]
+    choices = (
+        [f"{TRAINING_SEED}{checkpoint.about.get('seed')}" for checkpoint in checkpoints],
+        [f"of {checkpoint.env}" for checkpoint in checkpoints],
+        [checkpoint.sha256[:8] for checkpoint in checkpoints],
+    )
+    names = next((names for names in choices if len(set(names)) == len(names)), choices[-1])
+    return [{"model": name} for name in names]
 
 
 def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> Imagination:

@@ -157,9 +157,13 @@ def read_results(path: str | Path) -> Results:
         raise ValueError(f"{path} is not a results file: {error}") from error
 
 
+TRAINING_SEED = "seed "
+"""How the names of models begin that differ in their training seed alone."""
+
+
 def pool(rows: Iterable[Row]) -> list[Row]:
-    """Pool the seeds of each planner into one row, in order of first appearance; and of several models, a further row
-    for all of them.
+    """Pool the seeds of each planner into one row, in order of first appearance; and of models that differ in their
+    training seed, a further row for all of them.
 
     Successes add up and the interval is Wilson's on the sum: it speaks of the planner's luck on these goals, and is
     narrower than one for unseen goals would be, for all seeds share the goals. Of the plan times only percentiles are
@@ -169,7 +173,7 @@ def pool(rows: Iterable[Row]) -> list[Row]:
     for models in _groups(rows, PLANNED).values():
         each = _groups(models, (*PLANNED, "model")).values()
         pooled += [_pooled(group) for group in each]
-        if len(each) > 1:
+        if len(each) > 1 and all((row.model or "").startswith(TRAINING_SEED) for row in models):
             pooled.append(replace(_pooled(models), model=f"all {len(each)}"))
     return pooled
 

@@ -25,6 +25,7 @@ from forearm.errors import UserError
 from forearm.evaluation.closed_loop import Batch
 from forearm.evaluation.goals import HOLD, GoalManifest
 from forearm.evaluation.policies import NOISE, PlannerPolicy
+from forearm.evaluation.results import pool, read_results
 from forearm.models.checkpoint import Checkpoint
 from forearm.training.heads import Recorded
 from forearm.training.loop import Trainer, read_log
@@ -363,6 +364,13 @@ def test_one_model_plans_in_several_tasks(
         assert main([*bench, "planner.iterations=1", "planner.horizon=2", f"out={tmp_path / env}"]) == 0
         (row,) = json.loads((tmp_path / env / "results.json").read_text())["rows"]
         assert row["env"] == env
+    beside = tmp_path / "push-alone"
+    assert main(training(tasks[:1], beside, "obs=pixels+proprio")) == 0
+    bench = ["bench", "env=push", *small[:2], f"checkpoint=[{beside / 'checkpoint'},{out / 'checkpoint'}]", small[3]]
+    bench += ["planners=[cem]", "planner_seeds=[0]", "video_episodes=0", "planner.iterations=1", "planner.horizon=2"]
+    assert main([*bench, f"out={tmp_path / 'beside'}"]) == 0
+    rows = pool(read_results(tmp_path / "beside" / "results.json").rows)
+    assert [row.model for row in rows] == ["of push", "of push+reach"], "and none of both: they are not two of a kind"
     capsys.readouterr()
     for settings, message in {
         "env=stack": "env=stack: the checkpoint was trained for env=push+reach",
