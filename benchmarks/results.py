@@ -26,8 +26,13 @@ are of one problem alone, observation's encoding included, on a machine that did
 by themselves they are in [performance.md](performance.md).
 
 RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
-(`forearm record env=… obs=… episodes=4000`); of stacking and of picking from pixels, RUN-0 is the model that is
-shipped, of a quickstart with the same settings.
+(`forearm record env=… obs=… episodes=4000`), of OGBench's cube on the two that [ogbench.md](ogbench.md) names; of
+stacking, of what is learned from pixels and of OGBench's cube, RUN-0 is the model that is shipped. RUN-push and RUN-reach
+are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
+`forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
+
+The last tables set plans beside a single sample of the prior, unchosen, which is the row of one evaluation: how far off
+what is imagined is, of both.
 
 This page is written by `python benchmarks/results.py RUN …` from the folders that the commands below made.
 """
@@ -39,7 +44,7 @@ one training seed and one planner seed, while the machine did other work: direct
 mean nothing here. A checkpoint has a temporal distance if it was trained with `temporal.steps=2000`. Every table is of
 the code and the presets of its time: where a plan with a prior took 34 evaluations, two were of standing still and of
 the previous plan, which is tried in picking and placing alone now. Of OGBench's cube, RUN says what was learned from:
-play, interrupted play or both, with `grounding=1` or without.
+play, interrupted play or both, with `grounding=1` or without; elsewhere "grounded" is `grounding=1`, too.
 
 This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
