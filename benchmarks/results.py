@@ -27,8 +27,8 @@ by themselves they are in [performance.md](performance.md).
 
 RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
 (`forearm record env=… obs=… episodes=4000`), of OGBench's cube on the two that [ogbench.md](ogbench.md) names; of
-stacking, of what is learned from pixels and of OGBench's cube, RUN-0 is the model that is shipped. RUN-push and RUN-reach
-are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
+stacking, of what is learned from pixels and of OGBench's cube, RUN-0 is the model that is shipped. RUN-push and
+RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
 The last tables set plans beside a single sample of the prior, unchosen, which is the row of one evaluation: how far off
