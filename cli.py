@@ -92,7 +92,7 @@ def command_help(command: Command) -> str:
     for condition, settings in presets().items():
         shown = {line.split("=")[0].strip() for line in lines if "=" in line}
         known = [f"{key}={value}" for key, value in settings.items() if {key, key.split(".")[0]} & shown]
-        if known and condition.split("=")[0] in shown:
+        if known and {word.split("=")[0] for word in condition.split()} <= shown:
             lines += ["", f"  with {condition}, unless set otherwise: {' '.join(known)}"]
     return "\n".join(lines).replace('"${planner.name}"', chosen.get("planner", ""))
 
@@ -150,7 +150,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def presets() -> dict[str, dict[str, Any]]:
-    """`configs/presets.yaml`: what a choice such as env=reach sets."""
+    """`configs/presets.yaml`: what a choice such as env=reach, or several at once, sets."""
     import yaml
 
     return yaml.safe_load((files(f"{__package__}.configs") / "presets.yaml").read_text(encoding="utf-8"))
@@ -164,14 +164,20 @@ def _preset(overrides: Sequence[str], root: DictConfig) -> Iterator[str]:
     now = {**_recorded(chosen["data"]), **chosen} if "data" in chosen and "obs" in root else dict(chosen)
     # `now` grows: a preset may choose what another one is for.
     for condition, settings in presets().items():
-        key, value = condition.split("=")
-        default = OmegaConf.select(root, f"{key}.name" if _options(key) else key)
-        if now.get(key, default) != value:
+        if not all(_holds(word, now, root) for word in condition.split()):
             continue
         for name, setting in settings.items():
             if not {name, name.split(".")[0]} & set(chosen) and OmegaConf.select(root, name) is not None:
                 now[name] = str(setting)
                 yield f"{name}={setting}"
+
+
+def _holds(word: str, now: Mapping[str, str], root: DictConfig) -> bool:
+    """Whether KEY=VALUE is what is chosen `now`, or the default where nothing is."""
+    from omegaconf import OmegaConf
+
+    key, value = word.split("=")
+    return now.get(key, OmegaConf.select(root, f"{key}.name" if _options(key) else key)) == value
 
 
 def _recorded(data: str) -> dict[str, str]:

@@ -404,6 +404,9 @@ def test_help_tells_of_the_presets() -> None:
     text = command_help(COMMANDS["train"])
     assert "with obs=state, unless set otherwise: model.latent=32" in text and "with env=reach" not in text
     assert "energy.weights.control=0.02" in command_help(COMMANDS["demo"])
+    assert "with env=pickplace obs=pixels+proprio, unless set otherwise: planner.prior=1.0" in command_help(
+        COMMANDS["demo"]
+    )
     record = command_help(COMMANDS["record"])
     assert "with env=ogbench/scene, unless set otherwise: length=160\n" in record + "\n" and "obs=state," not in record
     assert "energy.weights.let_go=1.0" in record and "planner.samples=128" not in record
@@ -419,6 +422,8 @@ def test_presets_give_way_to_what_is_set() -> None:
     reach = compose("bench", ["env=reach"])
     assert (next(iter(reach.planners)), reach.energy.weights.control) == ("cem_gradient", 0.02)
     assert compose("bench", ["env=reach", "planner=mppi"]).planner.name == "mppi"
+    grasps = [["env=pickplace"], ["env=pickplace", "obs=pixels+proprio"], ["env=push", "obs=pixels+proprio"]]
+    assert [compose("bench", words).planner.prior for words in grasps] == [0.97, 1.0, 0.0]
     assert compose("bench", ["energy.weights.control=0.5", "env=reach"]).energy.weights.control == 0.5
 
 
