@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from forearm.evaluation.results import Results, markdown, percent, pool, read_results, table
+from forearm.evaluation.results import TRAINING_SEED, Results, markdown, percent, pool, read_results, table
 from forearm.files import write_atomic
 
 ROOT = Path(__file__).parent.parent
@@ -27,8 +27,9 @@ by themselves they are in [performance.md](performance.md).
 
 RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
 (`forearm record env=… obs=… episodes=4000`), of OGBench's cube on the two that [ogbench.md](ogbench.md) names; of
-stacking, of what is learned from pixels and of OGBench's cube, RUN-0 is the model that is shipped. RUN-push and
-RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
+stacking, of what is learned from pixels and of OGBench's cube, RUN-0 is the model that is shipped (of the drawer from
+pixels, with readout and prior learned anew on an earlier world model). RUN-push and RUN-reach are shipped, each learned
+from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
 The last tables set plans beside a single sample of the prior, unchosen, which is the row of one evaluation: how far off
@@ -60,11 +61,11 @@ def summary(runs: list[Results]) -> str:
         if (best.env, best.obs) in seen:
             continue
         seen.add((best.env, best.obs))
-        several = [row for row in rows if row.planner == best.planner and row.model]
-        if several:  # training seeds; the last row is of all of them
-            best = several[-1]
+        several = [row for row in rows if row.planner == best.planner and (row.model or "").startswith(TRAINING_SEED)]
+        if several:
+            best = rows[rows.index(several[-1]) + 1]  # of all of them
         without = [row for row in rows if row.kind == "floor" or (row.planner == "prior" and row.model == best.model)]
-        seeds = f", {len(several) - 1} training seeds" if several else ""
+        seeds = f", {len(several)} training seeds" if several else ""
         expert = next((percent(row.success) for row in rows if row.planner == "expert"), "-")
         low, high = map(percent, best.wilson)
         lines.append(

@@ -34,8 +34,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         place_goal: moves it, at its start, to a goal that can be reached from there, likewise. By default it acts at
             random for `budget` steps.
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
-        proprio: what of that the robot knows without looking, a function of the environment; `obs=pixels+proprio` takes
-            it.
+        proprio: what of that, flattened, the robot knows without looking; `obs=pixels+proprio` takes it.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.
         pixels, size: whether images are observed, and their side.
@@ -59,7 +58,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         place_start: Callable[[Any, np.random.Generator], None] = lambda env, rng: None,
         place_goal: Callable[[Any, np.random.Generator], None] | None = None,
         observe: Callable[[Any], Any] | None = None,
-        proprio: Callable[[Any], np.ndarray] | None = None,
+        proprio: slice | None = None,
         policies: Mapping[str, Callable[[Any, np.random.Generator], Policy]] | None = None,
         pixels: bool = False,
         size: int = 64,
@@ -156,9 +155,10 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     def observe(self) -> Observation:
         own = self.env._get_obs() if self._observe is None else self._observe(self.env)
         parts = (self.points(self.data), *(own.values() if isinstance(own, Mapping) else (own,)))
-        seen = {"state": np.concatenate([np.ravel(part) for part in parts]).astype(np.float32)}
+        points, *others = (np.ravel(part) for part in parts)
+        seen = {"state": np.concatenate([points, *others]).astype(np.float32)}
         if self._proprio is not None:
-            seen["proprio"] = np.asarray(self._proprio(self.env), np.float32)
+            seen["proprio"] = seen["state"][len(points) :][self._proprio]
         if self._camera is not None:
             seen["pixels"] = self._camera.render(self.data)
         return seen

@@ -22,6 +22,7 @@ from .world import Observation, RandomPolicy
 
 TOLERANCE = 0.04  # metres: OGBench's own
 BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scene": 750}  # steps: OGBench's own
+ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
@@ -70,7 +71,7 @@ class OgbenchWorld(GymnasiumWorld):
             place_start=self._place_start_of_task,
             place_goal=self._place_goal_of_task,
             observe=self._observe_all,
-            proprio=self._observe_arm,
+            proprio=ARM,
             policies=POLICIES[name],
             pixels=pixels,
             size=size,
@@ -97,16 +98,14 @@ class OgbenchWorld(GymnasiumWorld):
     def _points(self, data: mujoco.MjData) -> np.ndarray:
         return np.stack([data.body(f"object_{i}").xpos for i in range(self.env._num_cubes)])
 
-    def _observe_arm(self, env: Any) -> np.ndarray:
+    def _observe_all(self, env: Any) -> np.ndarray:
         info = env.compute_ob_info()
         yaw = info["proprio/effector_yaw"]
         parts = [info[f"proprio/{part}"] for part in ("joint_pos", "joint_vel", "effector_pos")]
         parts += [np.cos(yaw), np.sin(yaw), info["proprio/gripper_opening"], info["proprio/gripper_contact"]]
+        cubes = range(env._num_cubes)
+        parts += [cube_rotation(self.data.body(f"object_{i}").xmat.reshape(3, 3)) for i in cubes]
         return np.concatenate(parts)
-
-    def _observe_all(self, env: Any) -> np.ndarray:
-        cubes = [self.data.body(f"object_{i}").xmat.reshape(3, 3) for i in range(env._num_cubes)]
-        return np.concatenate([self._observe_arm(env), *map(cube_rotation, cubes)])
 
     def _place_start_of_task(self, env: Any, rng: np.random.Generator) -> None:
         chosen = int(rng.integers(len(env.task_infos))) if self._task is None else self.tasks.index(self._task)

@@ -21,11 +21,12 @@ class RayCaster:
     """Renders one camera of a model, by name or number, to (size, size, 3) uint8, as `Camera` does; geometry of groups
     0 to 2, without shadows or transparency.
 
-    The first picture on a machine takes some ten seconds, in which kernels are compiled; later processes find them.
+    Kernels are compiled for the first picture on a machine; later processes find them.
 
     Raises:
         UserError: where mujoco_warp is not installed.
-        ValueError: for a size that is no picture's, or an unknown camera.
+        ValueError: for a size that is no picture's.
+        KeyError: for an unknown camera.
     """
 
     def __init__(self, model: mujoco.MjModel, camera: str | int, size: int) -> None:

@@ -101,14 +101,12 @@ class PriorRollouts:
     def _follow(self, z: Tensor, actions: Tensor, count: int) -> Tensor:
         """Embeddings (B count, L / K, D) that follow actions (B count, L, A), from z (B count, D)."""
         z, actions = (x.unflatten(0, (-1, count)) for x in (z, actions))
-        futures = []
+        follows = z.new_empty(len(z), count, actions.shape[2] // self.model.chunk, z.shape[-1])
         for member in range(min(self.model.members, count)):
             turns = slice(member, None, self.model.members)
             start, done = z[:, turns].flatten(0, 1), actions[:, turns].flatten(0, 1)
-            futures.append((turns, self.model.imagine(start, done[:, None], member)[:, 0].unflatten(0, (len(z), -1))))
-        follows = z.new_empty(len(z), count, *futures[0][1].shape[2:])
-        for turns, future in futures:
-            follows[:, turns] = future
+            future = self.model.imagine(start, done[:, None], member)
+            follows[:, turns] = future[:, 0].unflatten(0, (len(z), -1))
         return follows.flatten(0, 1)
 
     def _where(self, z: Tensor) -> Tensor:
