@@ -28,6 +28,7 @@ DAMPING = 1e-5 * np.eye(6)
 POSTURE_GAIN = 0.05
 
 ACTION_NAMES = ("dx", "dy", "dz", "dyaw", "gripper")
+OPEN, CLOSED = 1.0, -1.0  # of the gripper's action
 
 
 def ramp(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from ..errors import UserError
-from .arm import ACTION_NAMES, JOINTS, SUBSTEPS, Arm
+from .arm import ACTION_NAMES, CLOSED, JOINTS, SUBSTEPS, Arm
 from .rendering import Camera, renderer_name
 from .tasks import Task
 from .world import Observation, Policy, World, checked_action
@@ -76,6 +76,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             spaces["pixels"] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION_NAMES),), np.float32)
+        self.stay = np.array([0.0, 0.0, 0.0, 0.0, CLOSED])
 
     @property
     def renderer_name(self) -> str:

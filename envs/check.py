@@ -36,6 +36,8 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     require(observation["state"].dtype == np.float32, "`state` must be float32")
     require(observation["state"][env.tracked].size > 0, "`tracked` must be columns of `state`")
     require(env.budget >= 1 and env.tolerance > 0, "`budget` and `tolerance` must be positive")
+    fits = env.stay.shape == (action_size(env),) and bool((np.abs(env.stay) <= 1).all())
+    require(fits, f"`stay` must be an action ({action_size(env)},) in [-1, 1]")
 
     act("random")
     env.reset(seed=seed)

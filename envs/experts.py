@@ -6,8 +6,8 @@ from abc import abstractmethod
 
 import numpy as np
 
-from .arm import ACTION_SCALE
-from .policy import CLOSED, OPEN, Policy
+from .arm import ACTION_SCALE, CLOSED, OPEN
+from .policy import Policy
 from .tasks import CUBE_AREA, Push, Stack, random_command
 
 

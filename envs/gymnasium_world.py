@@ -35,6 +35,8 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
             random for `budget` steps.
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
         proprio: what of that, flattened, the robot knows without looking; `obs=pixels+proprio` takes it.
+        stay: the action (A,), in [-1, 1], under which the robot stays about where it is and keeps what it has grasped;
+            by default zero.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.
         pixels, size: whether images are observed, and their side.
@@ -59,6 +61,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         place_goal: Callable[[Any, np.random.Generator], None] | None = None,
         observe: Callable[[Any], Any] | None = None,
         proprio: slice | None = None,
+        stay: Sequence[float] | None = None,
         policies: Mapping[str, Callable[[Any, np.random.Generator], Policy]] | None = None,
         pixels: bool = False,
         size: int = 64,
@@ -88,6 +91,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._low, self._high = own.low.astype(float), own.high.astype(float)
         self.metadata = {"render_modes": [], "render_fps": self._steps_a_second()}
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, own.shape, np.float32)
+        self.stay = np.zeros(own.shape) if stay is None else np.array(stay, float)
         self._settle()
         observation = self.observe()
         self.tracked = slice(0, points(self.data).size)

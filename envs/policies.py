@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from .arm import CLOSED, OPEN
 from .experts import EXPERTS
-from .policy import CLOSED, OPEN, Policy
+from .policy import Policy
 from .tasks import random_command
 from .world import RandomPolicy
 

@@ -9,8 +9,6 @@ import numpy as np
 from .arm import ACTION_SCALE
 from .arm_env import ArmEnv
 
-OPEN, CLOSED = 1.0, -1.0
-
 
 class Policy(ABC):
     """Chooses actions (5,) in [-1, 1] for one environment; all randomness comes from `rng`."""

@@ -51,6 +51,11 @@ class World(Protocol):
         ...
 
     @property
+    def stay(self) -> np.ndarray:
+        """The action (A,) under which the arm stays about where it is and keeps what it has grasped."""
+        ...
+
+    @property
     def budget(self) -> int:
         """Steps an evaluated episode takes."""
         ...

@@ -138,8 +138,8 @@ class Imagination:
             prior.multiply_in_bf16(self.model.bf16)
         self.rollouts = None
         if prior is not None and offers.share:
-            space, near = self.planner.space, env.tolerance
-            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, near)
+            space, stay = self.planner.space, torch.from_numpy(env.stay)
+            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, env.tolerance, stay)
         self.energies: list[np.ndarray] = []
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0

@@ -14,6 +14,8 @@ from ..planner import ActionSpace, PlanState
 
 PRIOR_STREAM = 1 << 40
 """Sets a prior's noise apart from that of the planner beside it."""
+STIR = 0.05
+"""Deviation of the actions of what rests: of several ways to rest, one stays where it should be."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class PriorRollouts:
     `steps` are those of a plan, T; it answers with L at a time. What comes of a candidate is one member's future, the
     members taking turns: candidate i's is imagined by member i mod E.
 
-    The share `rest` of the candidates stands still, its actions zero, from where it is imagined nearest to the goal on,
-    if that is within `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air.
+    The share `rest` of the candidates stands still from where it is imagined nearest to the goal on, if that is within
+    `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air. It does `stay` (A,) over
+    and over, by default nothing, each candidate a little off it.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class PriorRollouts:
         steps: int,
         rest: float = 0.0,
         near: float = 0.0,
+        stay: Tensor | None = None,
     ) -> None:
         self.model, self.prior, self.steps = model, prior, steps
         self.rest, self.near = rest, near
+        self.stay = torch.zeros_like(space.low) if stay is None else stay.to(space.low)
         length = prior.architecture.segment
         # The space of one answer, for its noise: a stream a problem, as in a planner.
         self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
@@ -70,11 +75,12 @@ class PriorRollouts:
     def imagine(self, seeds: Sequence[int], plans: int, count: int) -> Tensor:
         """Actions (B, count, T, A) after so many plans; problem b's depend on seeds[b] and that number alone."""
         batch = len(self._z)
-        noise = self._answer.noise([seed + PRIOR_STREAM for seed in seeds], plans, (self._segments, count))
-        z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
         resting = int(self.rest * count)
+        draws = self._segments + bool(resting)
+        noise = self._answer.noise([seed + PRIOR_STREAM for seed in seeds], plans, (draws, count))
+        z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
         actions, path = [], []
-        for draw in noise:
+        for draw in noise[: self._segments]:
             done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1))
             actions.append(done)
             if resting or len(actions) < self._segments:
@@ -83,7 +89,8 @@ class PriorRollouts:
         offered = torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
         if resting:
             future = torch.cat(path, 1).unflatten(0, (batch, count))[:, :resting]
-            offered[:, :resting] *= self._on_the_way(future)[..., None]
+            still = (self.stay + STIR * noise[-1, :, :resting, :1]).clamp(-1, 1)
+            offered[:, :resting] = torch.where(self._on_the_way(future)[..., None], offered[:, :resting], still)
         return offered
 
     def _on_the_way(self, future: Tensor) -> Tensor:

@@ -242,6 +242,27 @@ def test_play_moves_what_is_tracked_and_stays_in_bounds(name: str) -> None:
         assert 0.25 < still.mean() < 0.95
 
 
+def test_what_is_carried_stays() -> None:
+    env, carried = make("pickplace", pixels=False), 0
+    for seed in range(10):
+        env.reset(seed=seed)
+        expert = make_policy("expert", env, np.random.default_rng(seed))
+        for _ in range(40):
+            env.advance(expert.act())
+            if env.tracked_points()[0, 2] > 0.1:
+                break
+        else:
+            continue
+        env.advance(env.stay)  # what has been set in motion settles
+        before = env.tracked_points(), env.tip
+        for _ in range(20):
+            env.advance(env.stay)
+        np.testing.assert_allclose(env.tracked_points(), before[0], atol=5e-3)
+        np.testing.assert_allclose(env.tip, before[1], atol=5e-3)
+        carried += 1
+    assert carried >= 3
+
+
 def test_play_grasps_drops_misses_and_pushes() -> None:
     states, _ = play("pickplace", episodes=20)
     height, opening = states[..., 11], states[..., 5]

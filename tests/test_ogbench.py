@@ -54,6 +54,29 @@ def test_observations_are_those_of_ogbench_in_metres(single: OgbenchWorld) -> No
     np.testing.assert_allclose(state[22:27], [np.cos(4 * yaw), np.sin(4 * yaw), 1, 0, 0], atol=1e-5)
 
 
+def test_what_is_carried_stays_where_without_a_move_it_sinks(single: OgbenchWorld) -> None:
+    def sinks(action: np.ndarray) -> np.ndarray:
+        heights = []
+        for state in carried:
+            single.load_state(state)
+            before = single.tracked_points()[0, 2]
+            for _ in range(20):
+                single.advance(action)
+            heights.append(before - single.tracked_points()[0, 2])
+        return np.array(heights)
+
+    single.reset(seed=0)
+    play, carried = make_policy("play", single, np.random.default_rng(0)), []
+    play.reset()
+    for step in range(150):
+        single.advance(play.act())
+        if step % 5 == 0 and single.tracked_points()[0, 2] > 0.08:
+            carried.append(single.save_state())
+    assert len(carried) >= 5
+    assert np.median(sinks(np.zeros(5))) > 0.02
+    assert np.abs(sinks(single.stay)).max() < 0.025
+
+
 @pytest.mark.parametrize("policy", ["play", "interrupted"])
 def test_a_recording_depends_on_seed_and_index_alone(world: OgbenchWorld, policy: str) -> None:
     """Its oracles draw from NumPy's global generator, which is neither listened to nor moved on."""

@@ -13,7 +13,7 @@ from forearm.evaluation.controllers import Expert, PriorAlone, action_space
 from forearm.evaluation.energies import Remembering, letting_go
 from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
 from forearm.evaluation.goals import make_goals
-from forearm.evaluation.proposals import PriorRollouts
+from forearm.evaluation.proposals import STIR, PriorRollouts
 from forearm.evaluation.results import read_results
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.prior import ActionPrior, PriorArchitecture
@@ -113,9 +113,10 @@ def test_rollouts_are_the_same_alone_and_in_a_batch_and_end_with_the_plan() -> N
 def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive() -> None:
     model, prior = world_and_prior()
     z, goal = normal(2, 4, seed=2), normal(2, 4, seed=3)
+    stay = torch.tensor([0.3, -0.2])
 
     def offered(rest: float, near: float) -> Tensor:
-        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near)
+        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near, stay)
         rollouts.begin(goal)
         rollouts.observe(z)
         return rollouts.imagine([7, 8], 0, 20)
@@ -129,9 +130,11 @@ def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive(
     assert torch.equal(rested[:, 10:], free[:, 10:])
     lengths = set()
     for b, i in np.ndindex(2, 10):
-        moving = rested[b, i].any(-1)
-        length = int(moving.sum())
-        assert moving[:length].all() and torch.equal(rested[b, i, :length], free[b, i, :length])
+        length = int((rested[b, i] == free[b, i]).all(-1).sum())
+        assert torch.equal(rested[b, i, :length], free[b, i, :length])
+        still = rested[b, i, length:]
+        assert torch.equal(still, still[:1].expand_as(still)), "the same over and over"
+        assert ((still - stay).abs() < 5 * STIR).all()
         # Moves are straight between two model steps, so that the nearest point lies beside the nearest of these, if not
         # on it, but at the end, where the plan ends too.
         nearest = 2 * int(apart[b, i].argmin())
