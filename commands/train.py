@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..training.objectives import Objective
 
 SETTINGS = (
-    "steps", "batch", "horizon", "learning_rate", "relax", "grounding", "precision", "seed", "log_every",
-    "validate_every", "save_every",
+    "steps", "batch", "horizon", "learning_rate", "relax", "grounding", "ridge", "precision", "seed",
+    "log_every", "validate_every", "save_every",
 )  # fmt: skip
 S = TypeVar("S")
 

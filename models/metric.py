@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def slow_metric(z: Tensor, ridge: float = 0.1) -> Tensor:
+def slow_metric(z: Tensor, ridge: float) -> Tensor:
     """The map (D, D) under which plain distances count slow directions more, of windows of embeddings (W, T, D).
 
     An arm moves at every step and a cube only when it is pushed; a distance that weighs them alike is ruled by the arm.

@@ -137,6 +137,7 @@ BAD: dict[str, tuple[str, str]] = {
     "worst of one": (f"{BENCH} energy.ensemble=worst", r"energy\.ensemble=worst: the model has .*leave it mean"),
     "members": (f"{TRAIN} model.members=0", r"model\.members=0: must be at least 1"),
     "relax": (f"{TRAIN} relax=2", r"relax=2(\.0)?: must lie in 0 … 1; it is a share"),
+    "ridge": (f"{TRAIN} ridge=0", r"ridge=0(\.0)?: must be positive"),
     "energy weight": (f"{BENCH} energy.weights.control=-1", r"energy\.weights\.control=-1: must not be negative"),
     "energy term": (f"{BENCH} energy.weights.effort=1", r"no key 'energy\.weights\.effort'"),
     "oracle reduce": (f"{BENCH} planners=[oracle] oracle.reduce=max", r"oracle\.reduce=max is unknown; choose one"),

@@ -44,7 +44,7 @@ VALIDATION_WINDOWS = 800
 class Settings:
     """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps.
     `relax` is the share of each window that all members learn, of a model that has several (`members_loss`);
-    `grounding` weighs what `Grounding` tells."""
+    `grounding` weighs what `Grounding` tells; `ridge` is that of `slow_metric`."""
 
     steps: int = 3000
     batch: int = 96
@@ -55,6 +55,7 @@ class Settings:
     clip: float = 1.0
     relax: float = 0.1
     grounding: float = 0.0
+    ridge: float = 0.1
     precision: str = "auto"
     seed: int = 0
     log_every: int = 20
@@ -69,6 +70,8 @@ class Settings:
             raise ValueError(f"relax={self.relax}: must lie in 0 … 1; it is a share")
         if not self.grounding >= 0:
             raise ValueError(f"grounding={self.grounding}: must not be negative")
+        if not self.ridge > 0:
+            raise ValueError(f"ridge={self.ridge}: must be positive")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision} is unknown; choose one of: {', '.join(PRECISIONS)}")
 
@@ -228,7 +231,7 @@ class Trainer:
         self.model.eval()
         cover = self._cover("train")
         z = encode_windows(self.model, cover, self.device)
-        self.model.metric.copy_(slow_metric(z))
+        self.model.metric.copy_(slow_metric(z, self.settings.ridge))
         if self.model.readout is not None:
             positions = torch.from_numpy(cover["tracked"]).flatten(0, 1)
             self.model.readout.fit(z.flatten(0, 1).to(self.device), positions.to(self.device))
