@@ -25,8 +25,6 @@ BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scen
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
 STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks by 1.5 mm a step; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
-RESUMED = 0.5  # of the interruptions that leave nothing at hand: its plan goes on all the same
-HELD = 0.03  # metres from the effector, at most, of what can be in its hand
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
 
@@ -226,14 +224,12 @@ class Play:
 class InterruptedPlay(Play):
     """Play in which the arm now and then rests, walks at random, or opens or closes its gripper out of turn.
 
-    With nothing at hand afterwards, an oracle either goes on as if nothing had happened, so that it carries what it has
-    lost, and a world model sees that no cube comes along; or it looks again and makes a new plan, so that a prior sees
-    how to recover. What rests is how to stay where a goal is.
+    An oracle goes on afterwards as if nothing had happened: what it has lost it carries all the same, and a world model
+    sees that no cube comes along. What rests is how to stay where a goal is.
     """
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
         super().__init__(world, rng)
-        self.world = world
         self._walk = RandomPolicy(world, rng)
 
     def reset(self) -> None:
@@ -247,15 +243,7 @@ class InterruptedPlay(Play):
             return super().act()
         self._left -= 1
         self._oracle._t_init += self.env._control_timestep  # its plan waits
-        action = self._astray()
-        if self._left == 0 and not self._at_hand() and self.rng.random() >= RESUMED:
-            self._aim()
-        return action
-
-    def _at_hand(self) -> bool:
-        data = self.world.data
-        apart = self.world.points(data) - data.site("ur5e/robotiq/pinch").xpos
-        return bool((np.linalg.norm(apart, axis=1) < HELD).any())
+        return self._astray()
 
     def _interrupt(self) -> None:
         self._left = int(self.rng.integers(5, 26))
