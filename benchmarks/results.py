@@ -51,8 +51,8 @@ the previous plan, which is tried in picking and placing alone now. Of OGBench's
 play, interrupted play or both, with `grounding=1` or without; elsewhere "grounded" is `grounding=1`, too. Of two tables
 with one command, the first is of rests that were zero actions, the second of what stays (`World.stay`). RUN-1-planner
 has learned from 600 episodes with the planner as well; RUN-…-again from these, and from interrupted play in which the
-arm, half of the time, looks again where the cube is after it lost it, which is not in Forearm. RUN-0-ridge is RUN-0 with
-`ridge=0.01`.
+arm, half of the time, looks again where the cube is after it lost it, which is not in Forearm. RUN-0-ridge is RUN-0
+with `ridge=0.01`.
 
 This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
