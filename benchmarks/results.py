@@ -32,7 +32,7 @@ pixels, with readout and prior learned anew on an earlier world model). RUN-push
 from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
-The last tables but one set plans beside a single sample of the prior, unchosen, which is the row of one evaluation: how
+The last tables but two set plans beside a single sample of the prior, unchosen, which is the row of one evaluation: how
 far off what is imagined is, of both.
 
 Of OGBench's goals as a whole, `energy.metric=slow`, the energy compares all of the embedding, where the arm is any.
