@@ -21,9 +21,10 @@ HEAD = """# Results
 Success means that the goal holds at the end of the episode: at each of its last five steps. "Reached" counts
 episodes in which it held at any step. No start is solved, and no goal solves itself; goals come from seeds
 that no recording uses. Intervals are Wilson's, at 95 %. Floors (random, zero) and ceilings (the scripted
-expert, and the same search on the true simulator, on the first goals only) stand in every table. Plan times
-are of one problem alone, observation's encoding included, on a machine that did other work as well; measured
-by themselves they are in [performance.md](performance.md).
+expert, and the same search on the true simulator, on the first goals only) stand in the tables that tell how
+well a task is solved, as far as each command names them; tables that set models, budgets or energies of such
+a task beside each other leave them out. Plan times are of one problem alone, observation's encoding included,
+on a machine that did other work as well; measured by themselves they are in [performance.md](performance.md).
 
 RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
 (`forearm record env=… obs=… episodes=4000`), of OGBench's cube on the two that [ogbench.md](ogbench.md) names; of
@@ -32,10 +33,13 @@ pixels, with readout and prior learned anew on an earlier world model). RUN-push
 from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
-The last tables but two set plans beside a single sample of the prior, unchosen, which is the row of one evaluation: how
-far off what is imagined is, of both.
+Of OGBench's cube from state, the metric `slow` was computed from the trained weights after `ridge` had become a
+setting. With `energy.metric=slow`, the energy compares all of the goal's embedding; the offers are still made for where
+the cube is to be, as it is read off that.
 
-Of OGBench's goals as a whole, `energy.metric=slow`, the energy compares all of the embedding, where the arm is any.
+Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
+evaluation: how far off what is imagined is, of both.
+
 RUN-round has learned, beside what RUN-0 learned from, from 1,000 episodes of the planner on RUN-0's model
 (`forearm record env=pickplace obs=state policy=planner checkpoint=RUN-0/checkpoint seed=1 episodes=1000`).
 

@@ -23,7 +23,7 @@ from .world import Observation, RandomPolicy
 TOLERANCE = 0.04  # metres: OGBench's own
 BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scene": 750}  # steps: OGBench's own
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
-STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks by 1.5 mm a step; the gripper's is what play does
+STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks under its weight; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TINY
-from forearm.cli import main
+from forearm.cli import compose, main
 from forearm.envs import check_world, make_policy, make_world
 from forearm.envs.ogbench_world import OgbenchWorld, SceneWorld
 from forearm.episodes import Dataset, RecordRequest
@@ -167,6 +167,8 @@ def test_from_record_to_bench(tmp_path: Path, single: OgbenchWorld, capsys: pyte
     env = ("env=ogbench/cube-single", "obs=state")
     data, train = tmp_path / "data", tmp_path / "train"
     assert main(["record", *env, "episodes=3", "length=60", "workers=1", f"out={data}"]) == 0
+    preset = compose("train", [f"data={data}", "obs=state"])
+    assert (preset.model.latent, preset.ridge, preset.batch) == (96, 0.01, 256), "of the two together, then of either"
     heads = ("readout.steps=2", "readout.width=8", "prior.steps=2", "prior.batch=8", "prior.width=16", "prior.depth=1")
     assert main(["train", f"data={data}", "obs=state", "steps=4", f"out={train}", *TINY, *heads]) == 0
     small = ("planners=[cem,zero]", "planner_seeds=[0]", "planner.samples=4", "planner.iterations=1")
