@@ -187,7 +187,7 @@ def pytorch_mppi(problem: Problem, budget: Budget, temperature: float) -> Plan:
 
     def plan(seed: int, warm: Tensor) -> Tensor:
         torch.manual_seed(seed)  # it knows no generators
-        search = MPPI(
+        search: Any = MPPI(
             problem.step,
             lambda x, u: torch.zeros(len(x)),
             len(problem.start),

@@ -216,8 +216,8 @@ class Planner(ABC):
         """
         start = clock()
         guesses = self._guesses(state, proposals)
-        noise = self._noise(state)
-        bare = replace(state, std=torch.full_like(state.mean, self.sigma), seeds=(), count=0)
+        noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples // 2))
+        bare = replace(state, seeds=(), count=0)  # whose values would be compiled in
         found: _Found
         compiled = False
         if deadline is None:
@@ -248,6 +248,8 @@ class Planner(ABC):
         more: Callable[[], bool] | None = None,
     ) -> "_Found":
         """The loop, on tensors alone, so that it can be compiled; it goes on while there is `more` time."""
+        noise = self._mirrored(noise)
+        state = replace(state, std=torch.full_like(state.mean, self.sigma))
         seen: list[tuple[Tensor, Tensor]] = []
         for iteration in range(self.iterations):
             if iteration and more is not None and not more():
@@ -275,12 +277,12 @@ class Planner(ABC):
     def _fast(self) -> Fast:
         return Fast(self._search, self.backend, self.space.low.device, gradients=self.first_gradient < self.iterations)
 
-    def _noise(self, state: PlanState) -> Tensor:
-        """Noise (I, B, N, P, A): 0 for candidate 0, which is the mean itself, then pairs that mirror each other.
+    def _mirrored(self, half: Tensor) -> Tensor:
+        """Noise (I, B, N, P, A) of half of it: 0 for candidate 0, which is the mean itself, then pairs that mirror each
+        other.
 
         Mirrored samples halve the noise in the mean (antithetic variates; Hammersley & Morton 1956).
         """
-        half = self.space.noise(state.seeds, state.count, (self.iterations, self.samples // 2))
         noise = torch.stack((half, -half), dim=3).flatten(2, 3)
         return torch.cat((torch.zeros_like(noise[:, :, :1]), noise), dim=2)[:, :, : self.samples]
 
@@ -300,7 +302,7 @@ class Planner(ABC):
             if actions.shape != expected:
                 raise ValueError(f"a proposal must return (B, n, T, A) = {expected}, got {tuple(actions.shape)}")
             guesses.append(self.space.fit(actions))
-        return torch.cat(guesses, dim=1)
+        return torch.cat(guesses, dim=1) if len(guesses) > 1 else guesses[0]
 
     def _evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
         """Energies (B, N) of knots (B, N, P, A), +inf for whatever is not finite."""

@@ -41,15 +41,14 @@ class GaussianPlanner(Planner):
         return torch.addcmul(state.mean[:, None], state.std[:, None], noise).clamp_(-1, 1)
 
     def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
-        weights = self.weights(energies)[:, None]
-        samples = knots.flatten(2)
-        mean = weights @ samples
-        std = (weights @ (samples - mean).square()).sqrt()
-        rate = (1 - self.momentum) * weights.sum(-1, keepdim=True)
+        weights = self.weights(energies)[..., None, None]
+        mean = (weights * knots).sum(1)  # a matrix product would not be compiled into the search
+        std = (weights * (knots - mean[:, None]).square()).sum(1).sqrt()
+        rate = (1 - self.momentum) * weights.sum(1)
         return replace(
             state,
-            mean=torch.lerp(state.mean, mean.view_as(state.mean), rate),
-            std=torch.lerp(state.std, std.view_as(state.std), rate).clamp_(min=self.sigma_min),
+            mean=torch.lerp(state.mean, mean, rate),
+            std=torch.lerp(state.std, std, rate).clamp_(min=self.sigma_min),
         )
 
 
@@ -60,5 +59,6 @@ def by_rank(energies: Tensor, shares: Tensor) -> Tensor:
     Equal energies have the best rank among them, so that where nothing is better nothing is preferred.
     """
     best = energies.topk(len(shares) - 1, dim=1, largest=False).values
-    weights = shares[torch.searchsorted(best, energies)] * energies.isfinite()
+    rank = (best[:, None] < energies[..., None]).sum(-1)  # compiles into the search, as torch.searchsorted does not
+    weights = shares[rank] * energies.isfinite()
     return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)

@@ -49,22 +49,22 @@ def _linear_quadratic(
 ) -> Problem:
     """x' = a x + b u with cost sum_t x_t' q x_t + u_t' r u_t + x_T' final x_T, from x_0 = start, |u| <= bound."""
     states, actions = b.shape
-    # All states at once: x_1 … x_T = free + lifted [u_0 … u_T-1].
+    # All states at once, x_1 … x_T = free + lifted [u_0 … u_T-1], so that the cost is quadratic in u.
     powers = [torch.linalg.matrix_power(a, t) for t in range(steps + 1)]
     free = torch.cat([powers[t + 1] @ start for t in range(steps)])
     lifted = torch.zeros(steps, states, steps, actions)
     for t, s in itertools.product(range(steps), repeat=2):
         if s <= t:
             lifted[t, :, s] = powers[t - s] @ b
-    lifted = lifted.reshape(steps * states, steps * actions).T.contiguous()
+    lifted = lifted.reshape(steps * states, steps * actions).T
     weights = torch.block_diag(*[q] * (steps - 1), final)
-    effort = torch.block_diag(*[r] * steps)
-    first = start @ q @ start
+    curvature = lifted @ weights @ lifted.T + torch.block_diag(*[r] * steps)
+    slope = 2 * lifted @ weights @ free
+    still = start @ q @ start + free @ weights @ free
 
     def energy(u: Tensor) -> Tensor:
         u = u.flatten(2)
-        x = torch.matmul(u, lifted.to(u)) + free.to(u)
-        return ((x @ weights.to(u)) * x).sum(-1) + ((u @ effort.to(u)) * u).sum(-1) + first.to(u)
+        return ((u @ curvature.to(u) + slope.to(u)) * u).sum(-1) + still.to(u)
 
     space = ActionSpace(low=torch.full((actions,), -bound), high=torch.full((actions,), bound), steps=steps)
     return Problem(name, space, energy, riccati(a, b, q, r, final, start, steps))

@@ -1,5 +1,6 @@
 """What holds for every planner in the registry, and for the agent that runs it."""
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -393,6 +394,22 @@ def test_a_compiled_search_finds_what_an_eager_one_finds(name: str) -> None:
     assert not compiled.plan(LQR.energy, state, deadline=10.0).stats.compiled  # for it looks at the clock
 
 
+def test_a_compiled_search_sees_what_changes_between_plans() -> None:
+    def towards(goal: float) -> Callable[[Tensor], Tensor]:
+        to = torch.full((2,), goal)
+        return lambda actions: (actions - to).square().sum((-1, -2))
+
+    eager, compiled = (replace(small("cem", SPACE), backend=backend) for backend in ("eager", "aot_eager"))
+    slow, fast = (torch.full((batch, 2), 0.5) for batch in (1, 3))
+    for batch, energy, previous in (
+        (1, bowl, None), (1, bowl, None), (1, towards(0.3), None), (1, towards(-0.3), None),
+        (1, towards(-0.3), slow), (3, towards(-0.3), fast), (3, bowl, None),
+    ):  # fmt: skip
+        plans = [p.plan(energy, p.init(batch), previous_action=previous) for p in (eager, compiled)]
+        torch.testing.assert_close(plans[1].actions, plans[0].actions, atol=1e-5, rtol=0)
+    assert plans[1].stats.compiled
+
+
 def test_what_cannot_be_compiled_runs_all_the_same() -> None:
     def leaves_torch(actions: Tensor) -> Tensor:
         return torch.from_numpy(bowl(actions).numpy() * float(np.random.default_rng(0).uniform(1.0, 1.0)))
@@ -410,9 +427,10 @@ def test_what_cannot_be_compiled_runs_all_the_same() -> None:
 
 @EVERY
 def test_samples_come_in_pairs_that_mirror_each_other(name: str) -> None:
-    noise = small(name)._noise(small(name).init(2))
-    assert noise.shape[2] == small(name).samples
+    planner = small(name)
+    noise = planner._mirrored(planner.space.noise((0, 1), 0, (planner.iterations, planner.samples // 2)))
+    assert noise.shape[2] == planner.samples
     assert (noise[:, :, 0] == 0).all()
-    pairs = (small(name).samples - 1) // 2
+    pairs = (planner.samples - 1) // 2
     assert torch.equal(noise[:, :, 1 : 1 + 2 * pairs : 2], -noise[:, :, 2 : 2 + 2 * pairs : 2])
     assert noise[:, :, 1:].std() == pytest.approx(1.0, abs=0.25)
