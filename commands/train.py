@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from ..episodes import Recordings
+    from ..models.checkpoint import Checkpoint
     from ..models.world_model import Architecture
     from ..training.loop import Settings
     from ..training.objectives import Objective
@@ -48,7 +49,8 @@ def run(config: DictConfig) -> None:
 
 
 def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
-    """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder."""
+    """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder. Where `world`
+    names a world model, only what the config asks to be learned on top of it."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
@@ -58,6 +60,15 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     from ..training.loop import CHECKPOINT, Trainer, read_log
 
     settings = training_settings(config)
+    if config.get("world"):
+        if not stages(config, data.length):
+            raise UserError(f"world={config.world}: set what is to be learned on it: readout, prior or temporal.steps")
+        if not (resume and (out / CHECKPOINT).exists()):
+            taken = take_world(config, data, device)
+            write_config(config, out)
+            taken.save(out / CHECKPOINT)
+        learn_on_top(config, data, out / CHECKPOINT, device)
+        return out / CHECKPOINT
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -100,6 +111,36 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     loss_curves(read_log(out), out / "loss.png")
     learn_on_top(config, data, out / CHECKPOINT, device)
     return out / CHECKPOINT
+
+
+def take_world(config: DictConfig, data: Recordings, device: torch.device) -> Checkpoint:
+    """The world model of the checkpoint that `world` names, weights and metric as they are, less what was learned on
+    top; its readout is a new one, the closed form fitted to `data`.
+
+    Raises:
+        UserError: for a checkpoint that is none, or of another environment, observation or chunk.
+    """
+    import torch
+
+    from ..models.checkpoint import HEADS, Checkpoint
+    from ..models.world_model import WorldModel
+    from ..training.heads import Recorded
+
+    taken = Checkpoint.load(Path(config.world), device)
+    for env in data.envs:
+        taken.require(env, config.obs, config.model.chunk)
+    wanted, held = architecture(config, data), taken.model.architecture
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = WorldModel(replace(held, readout=wanted.readout, readout_width=wanted.readout_width)).to(device)
+    weights = {key: value for key, value in taken.model.state_dict().items() if not key.startswith("readout.")}
+    model.load_state_dict(weights, strict=False)
+    model.eval().requires_grad_(False)
+    if model.readout is not None:
+        recorded = Recorded.embed(model, data, tracked_columns(data))
+        model.readout.fit(recorded.z.flatten(0, 1).to(device), recorded.positions.flatten(0, 1).to(device))
+    about = {key: value for key, value in taken.about.items() if key not in {f"{head}_steps" for head in HEADS}}
+    return replace(taken, model=model, about=about, prior=None, temporal=None)
 
 
 def learn_on_top(config: DictConfig, data: Recordings, folder: Path, device: torch.device) -> None:

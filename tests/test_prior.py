@@ -267,3 +267,27 @@ def test_foresight_finds_errors_and_phantom_lifts() -> None:
     assert foresight(env, [Foreseen(states, actions, off)], chunk=2).error_cm == pytest.approx(20 * 5 / 20)
     idle = np.zeros_like(actions)
     assert foresight(env, [Foreseen(states, idle, true)], chunk=2).phantoms == 1.0
+
+
+def test_a_prior_is_learned_on_a_world_model_that_stays_as_it_is(
+    state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, world, out = state_run / "data", state_run / "train" / "checkpoint", tmp_path / "on-top"
+    train = ["train", f"data={data}", "obs=state", f"world={world}", f"out={out}", "device=cpu", "threads=1"]
+    short = ["readout.steps=2", "readout.width=8", "prior.steps=3", "prior.width=16", "prior.depth=1"]
+    assert main(["train", f"data={data}", "obs=state", f"world={world}", f"out={tmp_path / 'no'}"]) == 2
+    assert "set what is to be learned on it" in capsys.readouterr().err
+    assert main([*train, *short, "model.chunk=3"]) == 2
+    assert "model.chunk=3: the checkpoint was trained for model.chunk=2" in capsys.readouterr().err
+    assert main([*train, *short]) == 0
+    before, after = Checkpoint.load(world), Checkpoint.load(out / "checkpoint")
+    held = {key: value for key, value in before.model.state_dict().items() if not key.startswith("readout.")}
+    assert held, "all of the world model"
+    for key, value in held.items():
+        assert torch.equal(after.model.state_dict()[key], value)
+    assert after.prior is not None and after.model.readout is not None
+    assert after.model.readout.correction is not None
+    assert (after.about["prior_steps"], after.about["steps"]) == (3, before.about["steps"])
+    weights = (out / "checkpoint" / "prior.safetensors").read_bytes()
+    assert main([*train, *short, "resume=true"]) == 0
+    assert (out / "checkpoint" / "prior.safetensors").read_bytes() == weights, "what is there stays"
