@@ -87,6 +87,10 @@ def command_help(command: Command) -> str:
             if text[0] == "# @package _global_":
                 lines += _settings(text)
             else:
+                shared = next((line.split("/")[1].split("@")[0] for line in text if line.startswith("  - /")), "")
+                if shared and name == _options(group)[0]:
+                    common = (configs / shared / "default.yaml").read_text(encoding="utf-8").splitlines()
+                    lines += ["", f"  each {group}", *_settings(common, f"  {group}.")]
                 default = " (the default)" if name == option else ""
                 lines += ["", f"  {group}={name}{default}", *_settings(text, f"  {group}.")]
     for condition, settings in presets().items():

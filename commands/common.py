@@ -219,8 +219,9 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
             raise UserError(f"{group}.{key}={settings[key]}: must lie in 0 … 1; it is a share of {of}")
     if horizon < 1:
         raise UserError(f"{group}.horizon={horizon}: must be at least 1 model step")
+    shape = {key: values.pop(key) for key in ("knots", "spline", "noise_beta") if key in values}
     try:
-        return make(name, action_space(low, high, horizon, chunk), **values)
+        return make(name, action_space(low, high, horizon, chunk, **shape), **values)
     except ValueError as error:
         raise UserError(f"{group}.{error}") from None
 

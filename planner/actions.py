@@ -33,7 +33,8 @@ class ActionSpace:
 
     Raises:
         ValueError: for bounds that are not floats, finite and ordered, a chunk that does not divide T, P outside 1 … T
-            or, held, no divisor of T, or a spline that does not exist.
+            or, held, no divisor of T, a spline that does not exist, or
+            a negative colour.
     """
 
     low: Tensor
@@ -62,6 +63,8 @@ class ActionSpace:
             object.__setattr__(self, "knots", self.steps // self.chunk)
         if not 1 <= self.knots <= self.steps:
             raise ValueError(f"knots={self.knots} must lie in 1 … steps={self.steps}")
+        if self.noise_beta < 0:
+            raise ValueError(f"noise_beta={self.noise_beta}: must not be negative")
         if self.spline == "zero" and self.steps % self.knots:
             raise ValueError(f"knots={self.knots} must divide steps={self.steps}, to be held for equal times")
 

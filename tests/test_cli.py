@@ -56,6 +56,10 @@ def test_help_lists_what_can_be_set(name: str, capsys: pytest.CaptureFixture[str
             continue  # a line for all of it, which says whose help tells more
         for path in (CONFIGS / group).glob("*.yaml"):
             settings = yaml.safe_load(path.read_text())
+            for shared in settings.pop("defaults", [])[:-1]:
+                ((folder, stem),) = shared.items()
+                folder = folder.removeprefix("/").removesuffix("@_here_")
+                settings |= yaml.safe_load((CONFIGS / folder / f"{stem}.yaml").read_text())
             prefix = "" if group == "training" else f"{group}."
             assert group == "training" or re.search(rf"^  {group}={path.stem}( |$)", text, re.MULTILINE)
             for key in settings.keys() - {"name"}:
@@ -106,7 +110,7 @@ GOOD = "episodes=1 out={out}"
 BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
 TRAIN = "train obs=state data={run}/data out={out} steps=2"
 ROUND = "record policy=planner obs=state checkpoint={run}/train/checkpoint workers=1 episodes=2 out={out}"
-CEM_CHOICES = "horizon, samples, iterations, sigma, elites, momentum"
+CEM_CHOICES = "horizon, knots, spline, noise_beta, prior, rest, samples, iterations, sigma, elites, momentum"
 
 BAD: dict[str, tuple[str, str]] = {
     "command": ("recrod", r"unknown command 'recrod'; did you mean 'record'\? .*quickstart, record, data check"),

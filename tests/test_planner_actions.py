@@ -144,6 +144,7 @@ def test_seeds_and_counts_mix_without_collisions() -> None:
         ({"knots": 13}, "knots=13"),
         ({"knots": 5}, "knots=5 must divide steps=12"),
         ({"spline": "quintic"}, "zero, linear, cubic"),
+        ({"noise_beta": -1.0}, "noise_beta=-1.0: must not be negative"),
         ({"slew": torch.tensor([0.0, 1.0])}, "slew"),
     ],
 )
