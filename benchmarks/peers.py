@@ -13,9 +13,9 @@ pytorch-mppi, a raw constant, is the best of five for each problem.
 
 The second puts them on held-out goals of push from pixels and writes OUT/results.json and OUT/success.png. All plan
 with the shipped model and the same energy, start from their last plan, shifted, where they can (torch-world cannot),
-and execute one step of each plan; ours roll out in bfloat16, once as they are and once compiled. It takes more than an
-hour and goes on where it was stopped; when all rows are there, the first plan of each is timed, in turns, encoding
-included.
+and execute one step of each plan; ours roll out in bfloat16 where that pays, once as they are and once compiled. It
+takes more than an hour and goes on where it was stopped; when all rows are there, the first plan of each is timed, in
+turns, encoding included.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
     """Success of ours and of the chosen peers at several budgets, on the same held-out goals; rows that are there
     already stay."""
     env = make("push")
-    model, theirs = (Checkpoint.load(SHIPPED).model for _ in range(2))  # ours multiplies in bfloat16
+    model, theirs = (Checkpoint.load(SHIPPED).model for _ in range(2))  # ours may multiply in bfloat16
     manifest = make_goals(env, goals, 0)
     space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
     temperature = best_temperature(first_push(), BUDGETS[-1])
@@ -153,7 +153,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
         for words, backend in BACKENDS.items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings)
-            mine = Imagination(env, model, planner, {}, precision="bf16", execute_steps=1)
+            mine = Imagination(env, model, planner, {}, precision="auto", execute_steps=1)
             entries.append(Entry("forearm cem" + words, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):
