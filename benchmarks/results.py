@@ -1,5 +1,6 @@
 """Writes docs/results.md and the table of README from run folders: `python benchmarks/results.py RUN [RUN …]`, or, of
-what was tried on the way, docs/ablations.md: `python benchmarks/results.py --ablations RUN [RUN …]`.
+what was tried on the way, docs/ablations.md: `python benchmarks/results.py --ablations RUN [RUN …]`. With `--add`, the
+tables that a page has stay, and README as it is.
 
 Each RUN is a folder with the results.json of `forearm bench` or `forearm quickstart`. Nothing here is typed by hand:
 tables, commands, machines and hashes are what the runs wrote.
@@ -57,7 +58,8 @@ play, interrupted play or both, with `grounding=1` or without; elsewhere "ground
 with one command, the first is of rests that were zero actions, the second of what stays (`World.stay`). RUN-1-planner
 has learned from 600 episodes with the planner as well; RUN-…-again from these, and from interrupted play in which the
 arm, half of the time, looks again where the cube is after it lost it, which is not in Forearm. RUN-0-ridge is RUN-0
-with `ridge=0.01`.
+with `ridge=0.01`. Push with a prior is the model that is shipped with what
+`forearm train world=… data=data/push-pixels-play obs=pixels readout.steps=3000 prior.steps=8000` learned on it.
 
 This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
@@ -112,14 +114,15 @@ def section(found: Results) -> str:
 
 
 def main(folders: list[str]) -> int:
-    ablations = folders[:1] == ["--ablations"]
-    runs = [read_results(Path(folder) / "results.json") for folder in folders[ablations:]]
+    ablations, add = (flag in folders for flag in ("--ablations", "--add"))
+    runs = [read_results(Path(folder) / "results.json") for folder in folders if not folder.startswith("--")]
     if not runs:
         print(__doc__)
         return 2
     page, head = (ABLATIONS, ABLATIONS_HEAD) if ablations else (PAGE, HEAD)
-    write_atomic(page, "\n\n".join([head.strip(), *map(section, runs)]).encode() + b"\n")
-    if ablations:
+    kept = ["".join(page.read_text(encoding="utf-8").partition("## ")[1:]).strip()] if add else []
+    write_atomic(page, "\n\n".join([head.strip(), *kept, *map(section, runs)]).encode() + b"\n")
+    if ablations or add:
         return 0
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
