@@ -35,9 +35,9 @@ RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
 Of OGBench's cube from state, the metric `slow` was computed from the trained weights after `ridge` had become a
-setting. Where tables are of one of its RUNs each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew, with
-the same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of the
-goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
+setting. Where tables are of one of its RUNs each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew,
+with the same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of
+the goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
 
 Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
 evaluation: how far off what is imagined is, of both.
