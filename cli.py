@@ -82,15 +82,14 @@ def command_help(command: Command) -> str:
     chosen = dict(line.split(": ") for line in groups if "#" not in line)
     lines = [f"usage: {PROG} {command.name} [key=value ...]", "", own[0].lstrip("# "), "", *_settings(own), *brief]
     for group, option in chosen.items():
+        if group == "planner":
+            plans = (configs / "plans" / "default.yaml").read_text(encoding="utf-8").splitlines()
+            lines += ["", "  each planner", *_settings(plans, "  planner.")]
         for name in _options(group):
             text = (configs / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
             if text[0] == "# @package _global_":
                 lines += _settings(text)
             else:
-                shared = next((line.split("/")[1].split("@")[0] for line in text if line.startswith("  - /")), "")
-                if shared and name == _options(group)[0]:
-                    common = (configs / shared / "default.yaml").read_text(encoding="utf-8").splitlines()
-                    lines += ["", f"  each {group}", *_settings(common, f"  {group}.")]
                 default = " (the default)" if name == option else ""
                 lines += ["", f"  {group}={name}{default}", *_settings(text, f"  {group}.")]
     for condition, settings in presets().items():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..episodes import Recordings
     from ..models.checkpoint import Checkpoint
     from ..models.world_model import Architecture
+    from ..training.heads import Recorded
     from ..training.loop import Settings
     from ..training.objectives import Objective
 
@@ -63,11 +64,12 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     if config.get("world"):
         if not stages(config, data.length):
             raise UserError(f"world={config.world}: set what is to be learned on it: readout, prior or temporal.steps")
+        recorded = None
         if not (resume and (out / CHECKPOINT).exists()):
-            taken = take_world(config, data, device)
+            taken, recorded = take_world(config, data, device)
             write_config(config, out)
             taken.save(out / CHECKPOINT)
-        learn_on_top(config, data, out / CHECKPOINT, device)
+        learn_on_top(config, data, out / CHECKPOINT, device, recorded)
         return out / CHECKPOINT
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
@@ -113,9 +115,9 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     return out / CHECKPOINT
 
 
-def take_world(config: DictConfig, data: Recordings, device: torch.device) -> Checkpoint:
+def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tuple[Checkpoint, Recorded]:
     """The world model of the checkpoint that `world` names, weights and metric as they are, less what was learned on
-    top; its readout is a new one, the closed form fitted to `data`.
+    top; its readout is a new one, the closed form fitted to `data`. And `data`, as it sees that.
 
     Raises:
         UserError: for a checkpoint that is none, or of another environment, observation or chunk.
@@ -136,16 +138,18 @@ def take_world(config: DictConfig, data: Recordings, device: torch.device) -> Ch
     weights = {key: value for key, value in taken.model.state_dict().items() if not key.startswith("readout.")}
     model.load_state_dict(weights, strict=False)
     model.eval().requires_grad_(False)
+    recorded = Recorded.embed(model, data, tracked_columns(data))
     if model.readout is not None:
-        recorded = Recorded.embed(model, data, tracked_columns(data))
         model.readout.fit(recorded.z.flatten(0, 1).to(device), recorded.positions.flatten(0, 1).to(device))
     about = {key: value for key, value in taken.about.items() if key not in {f"{head}_steps" for head in HEADS}}
-    return replace(taken, model=model, about=about, prior=None, temporal=None)
+    return replace(taken, model=model, about=about, prior=None, temporal=None), recorded
 
 
-def learn_on_top(config: DictConfig, data: Recordings, folder: Path, device: torch.device) -> None:
+def learn_on_top(
+    config: DictConfig, data: Recordings, folder: Path, device: torch.device, recorded: Recorded | None = None
+) -> None:
     """Adds to a trained checkpoint what the config asks to be learned on its embeddings and is not there yet. Each
-    stage takes minutes, and starts over if stopped."""
+    stage takes minutes, and starts over if stopped. `recorded` is `data` as it sees that, where it is known already."""
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
     from ..training.heads import Recorded
@@ -155,7 +159,7 @@ def learn_on_top(config: DictConfig, data: Recordings, folder: Path, device: tor
     if not missing:
         return
     try:
-        recorded = Recorded.embed(checkpoint.model, data, tracked_columns(data))
+        recorded = recorded or Recorded.embed(checkpoint.model, data, tracked_columns(data))
         for name, settings, train_stage in missing:
             with progress_bar(f"train {name}", settings.steps, "steps") as advance:
                 learned = train_stage(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
