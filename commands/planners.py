@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from ..cli import as_dict
 from ..errors import UserError
@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> None:
+    from omegaconf import OmegaConf
+
     from ..episodes.progress import progress_bar
     from ..evaluation.planners import gap_table, measure_gap
     from ..evaluation.plots import gap_curves
     from ..evaluation.timing import time_table
     from ..planner import PLANNERS
+    from ..planner.compilation import Backend
     from ..planner.problems import PROBLEMS
     from .doctor import machine
 
     at_least(config, seeds=1)
     at_least(config.imagined, "imagined", samples=2, iterations=1, horizon=1, depth=1, problems=1)
     check_transformer("imagined.width", config.imagined.width)
-    for key, choices in {"planners": PLANNERS, "problems": PROBLEMS}.items():
-        for name in config[key]:
+    asked = {"planners": PLANNERS, "problems": PROBLEMS, "imagined.backends": get_args(Backend)}
+    for key, choices in asked.items():
+        for name in OmegaConf.select(config, key):
             if name not in choices:
                 raise UserError(f"{key}: {name} is unknown; choose from: {', '.join(choices)}")
     device = setup_device(config)
@@ -64,7 +68,7 @@ def run(config: DictConfig) -> None:
 
 
 def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
-    """Plan times with a large world model, as `imagined` says: eager, and compiled as `backend=auto` does."""
+    """Plan times with a large world model, as `imagined` says: eager, and compiled."""
     import torch
 
     from ..evaluation.timing import time_plans
@@ -72,7 +76,6 @@ def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
 
     if config.device != device.type:
         return []
-    on_gpu = device.type == "cuda"
     settings = {"width": config.width, "depth": config.depth}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -80,9 +83,9 @@ def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
         model = WorldModel(architecture).to(device).eval().requires_grad_(False)
     size = (config.samples, config.iterations, config.horizon)
     return [
-        time_plans(model, *size, count, bf16=on_gpu, backend=backend, repetitions=10)
+        time_plans(model, *size, count, bf16=device.type == "cuda", backend=backend, repetitions=10)
         for count in config.problems
-        for backend in ("eager", "auto" if on_gpu else "aot_eager")
+        for backend in config.backends
     ]
 
 

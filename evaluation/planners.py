@@ -33,8 +33,9 @@ class Gap:
 
 def measure_gap(problem: str, planner: str, settings: Mapping[str, Any], seeds: int, device: torch.device) -> Gap:
     """Plans a problem with `seeds` seeds, in one batch; then times single plans."""
-    posed = PROBLEMS[problem]()
-    search = make_planner(planner, posed.space, **settings).to(device)
+    with device:
+        posed = PROBLEMS[problem]()
+        search = make_planner(planner, posed.space, **settings)
     plan = search.plan(posed.energy, search.init(seeds))
     gap = plan.energy.double().cpu() / posed.optimum - 1.0
     milliseconds = []

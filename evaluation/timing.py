@@ -26,7 +26,8 @@ class PlanTime:
     """CEM plans of `samples` x `iterations` x `horizon` model steps for `problems` at once, all in milliseconds.
 
     `products_ms` are the model's matrix products alone, `rollouts_ms` its bare rollouts (medians both); `ratio` is of a
-    plan to its rollouts, median and quartiles of pairs. `compiled`: the plan ran as one function (`Planner.backend`).
+    plan to its rollouts, median and quartiles of pairs. `backend` is what ran the plan: "eager" also where it did not
+    compile.
     """
 
     samples: int
@@ -34,7 +35,7 @@ class PlanTime:
     horizon: int
     problems: int
     precision: str
-    compiled: bool
+    backend: str
     products_ms: float
     rollouts_ms: float
     plan_ms_p50: float
@@ -104,7 +105,7 @@ def time_plans(
         horizon=horizon,
         problems=problems,
         precision="bf16" if bf16 else "fp32",
-        compiled=planner.plan(energy, state).stats.compiled,
+        backend=backend if planner.plan(energy, state).stats.compiled else "eager",
         products_ms=alone,
         rollouts_ms=bare,
         plan_ms_p50=plan,
@@ -138,7 +139,7 @@ def time_table(times: Sequence[PlanTime]) -> str:
     rows = [
         [
             f"{t.samples} x {t.iterations} x {t.horizon}",
-            f"{t.precision}, {'compiled' if t.compiled else 'eager'}",
+            f"{t.precision}, {t.backend}",
             str(t.problems),
             f"{t.products_ms:.1f}",
             f"{t.rollouts_ms:.1f}",

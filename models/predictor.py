@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 64
 """Width of an attention head."""
+
+
+def _step(predictor: nn.Module, z: Tensor, chunk: Tensor) -> Tensor:
+    return predictor(z, chunk)
+
+
+step = cast(Callable[[nn.Module, Tensor, Tensor], Tensor], torch.compiler.nested_compile_region(_step))
+"""A predictor's next z (…, D). Compilation looks at it once, not anew for each model step of each iteration of a plan,
+which took minutes."""
 
 
 class Block(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .encoders import ENCODERS, VectorEncoder
 from .precision import narrowed
-from .predictor import PREDICTORS
+from .predictor import PREDICTORS, step
 from .readout import Readout
 
 
@@ -125,7 +125,7 @@ class WorldModel(nn.Module):
         predictions = []
         with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
             for h in range(steps.shape[2]):
-                z = predictor(z, steps[:, :, h]).float()
+                z = step(predictor, z, steps[:, :, h]).float()
                 predictions.append(z)
         return torch.stack(predictions, 2)
 

@@ -133,8 +133,9 @@ class Planner(ABC):
         execute: return the "best" candidate seen, or the final "mean" (evaluated once more; where its energy is not
             finite, the best).
         backend: what runs the search: "eager"; a backend of torch.compile, which makes it one function ("inductor"
-            fuses it and takes a C++ compiler and tens of seconds once, "cudagraphs" captures it); "auto" captures on a
-            GPU. A plan with a deadline runs eagerly, for it looks at the clock; so does what cannot be compiled.
+            fuses it, which takes a compiler and tens of seconds once, and on a GPU captures it as well; "cudagraphs"
+            captures it alone); "auto" captures on a GPU. A plan with a deadline runs eagerly, for it looks at the
+            clock; so does what cannot be compiled.
     """
 
     fewest: ClassVar[int] = 2

@@ -31,6 +31,7 @@ class Fast:
             options: dict[str, Any] = {"guard_filter_fn": _can_change}
             if backend == "inductor":
                 options["size_asserts"] = False  # what the guards have seen to
+                options["triton.cudagraphs"] = self._on_gpu
             settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "isolate_recompiles": True}
             self._compiled = torch.compile(function, backend=backend, options=options, **settings)
             if gradients:

@@ -154,6 +154,7 @@ BAD: dict[str, tuple[str, str]] = {
     "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
     "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
     "predictor": (f"{TRAIN} model.predictor=gpt", r"model\.predictor=gpt is unknown; choose one of: residual"),
+    "imagined backend": ("bench planners imagined.backends=[fast]", r"imagined.backends: fast is unknown; choose"),
     "imagined width": ("bench planners imagined.width=65", r"must be a multiple of 64"),
     "transformer width": (f"{TRAIN} model.predictor=transformer model.predictor_width=100", "must be a multiple of 64"),
     "key": (f"record colour=red {GOOD}", "colour=red: record has no key 'colour'.* policy, episodes"),
@@ -397,9 +398,10 @@ def test_bench_planners_times_a_large_model_against_its_matrix_products(tmp_path
     out = tmp_path / "times"
     size = ("imagined.samples=64", "imagined.iterations=2", "imagined.horizon=2", "imagined.width=64")
     only = ("planners=[cem]", "problems=[corridor]", "seeds=1", "imagined.device=cpu", "imagined.problems=[2]")
+    size = (*size, "imagined.backends=[eager,aot_eager]")
     assert main(["bench", "planners", "device=cpu", "imagined.depth=1", *size, *only, f"out={out}"]) == 0
     eager, compiled = json.loads((out / "results.json").read_text())["times"]
-    assert (eager["compiled"], compiled["compiled"]) == (False, True)
+    assert (eager["backend"], compiled["backend"]) == ("eager", "aot_eager")
     for row in (eager, compiled):
         assert (row["problems"], row["samples"], row["iterations"], row["horizon"]) == (2, 64, 2, 2)
         assert min(row["products_ms"], row["rollouts_ms"], row["plan_ms_p50"], row["ratio"]) > 0
