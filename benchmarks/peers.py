@@ -139,7 +139,7 @@ class Peer:
         return np.stack(actions)
 
 
-def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
+def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget]) -> None:
     """Success of ours and of the chosen peers at several budgets, on the same held-out goals; rows that are there
     already stay."""
     env = make("push")
@@ -148,7 +148,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str]) -> None:
     space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
     temperature = best_temperature(first_push(), BUDGETS[-1])
     entries = []
-    for budget in BUDGETS:
+    for budget in budgets:
         labels = {"samples": budget.samples, "iterations": budget.iterations, "horizon": HORIZON, "energy": "mse, min"}
         for words, backend in BACKENDS.items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
@@ -208,10 +208,13 @@ def main() -> None:
     parser.add_argument("--closed-loop", type=Path, metavar="OUT")
     parser.add_argument("--goals", type=int, default=50)
     parser.add_argument("--peers", default=ONE_OF_EACH, help="of the closed loop: beginnings of names")
+    parser.add_argument("--budgets", default=",".join(f"{b.samples}x{b.iterations}" for b in BUDGETS), help="likewise")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.closed_loop:
-        closed_loop(arguments.closed_loop, arguments.goals, arguments.peers.split(","))
+        sizes = [word.split("x") for word in arguments.budgets.split(",")]
+        budgets = [Budget(int(samples), int(iterations)) for samples, iterations in sizes]
+        closed_loop(arguments.closed_loop, arguments.goals, arguments.peers.split(","), budgets)
         return
     problems = (
         (double_integrator(), Budget(64, 4)),

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..models.world_model import WorldModel
 from ..planner import LatentEnergy, make_planner
+from ..planner.capture import record_graph
 from ..planner.compilation import Backend
 from .controllers import action_space
 from .results import markdown
@@ -70,7 +71,8 @@ def time_plans(
     backend: Backend = "eager",
     repetitions: int = 30,
 ) -> PlanTime:
-    """Measures on the device that the model is on, without encoding."""
+    """Measures on the device that the model is on, without encoding; where the plan is recorded on a GPU, its products
+    and bare rollouts are as well."""
     model.multiply_in_bf16(bf16)
     device = model.metric.device
     size = model.architecture.action_size
@@ -96,8 +98,11 @@ def time_plans(
         for _ in range(iterations):
             model.rollout(z, actions)
 
-    seconds = in_turns([multiply, rollouts, lambda: planner.plan(energy, state)], device, repetitions)
-    alone, bare, plan = (1e3 * seconds.median(0).values).tolist()
+    bare: list[Callable[[], object]] = [multiply, rollouts]
+    if device.type == "cuda" and backend != "eager":
+        bare = [record_graph(function) for function in bare]
+    seconds = in_turns([*bare, lambda: planner.plan(energy, state)], device, repetitions)
+    alone, rolled, plan = (1e3 * seconds.median(0).values).tolist()
     low, middle, high = (seconds[:, 2] / seconds[:, 1]).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     return PlanTime(
         samples=samples,
@@ -107,7 +112,7 @@ def time_plans(
         precision="bf16" if bf16 else "fp32",
         backend=backend if planner.plan(energy, state).stats.compiled else "eager",
         products_ms=alone,
-        rollouts_ms=bare,
+        rollouts_ms=rolled,
         plan_ms_p50=plan,
         plan_ms_p95=1e3 * float(seconds[:, 2].quantile(0.95)),
         ratio=middle,

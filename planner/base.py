@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .actions import ActionSpace
+from .capture import Captured
 from .compilation import Backend, Fast
 from .energy import Energy, checked
 
@@ -90,7 +91,7 @@ class PlanStats(NamedTuple):
         evaluations: energies evaluated for each problem.
         elapsed: seconds on the host; with a deadline, the device's work is waited for.
         violations: environment steps (B,) of the returned plan that break a constraint; None without constraints.
-        compiled: whether the search ran as one compiled function.
+        compiled: whether the search ran as one compiled function, or was replayed.
     """
 
     iterations: int
@@ -132,10 +133,10 @@ class Planner(ABC):
         sigma: standard deviation of the first candidates, in the normalised box [-1, 1].
         execute: return the "best" candidate seen, or the final "mean" (evaluated once more; where its energy is not
             finite, the best).
-        backend: what runs the search: "eager"; a backend of torch.compile, which makes it one function ("inductor"
-            fuses it, which takes a compiler and tens of seconds once, and on a GPU captures it as well; "cudagraphs"
-            captures it alone); "auto" captures on a GPU. A plan with a deadline runs eagerly, for it looks at the
-            clock; so does what cannot be compiled.
+        backend: what runs the search: "eager"; "cudagraphs", which records it on a GPU and replays it (`Captured`);
+            a backend of torch.compile, which makes it one function ("inductor" fuses it, which takes a compiler and
+            tens of seconds once, and on a GPU records it as well); "auto" is "cudagraphs" on a GPU, else "eager". A
+            plan with a deadline runs eagerly, for it looks at the clock; so does what cannot be recorded or compiled.
     """
 
     fewest: ClassVar[int] = 2
@@ -275,8 +276,11 @@ class Planner(ABC):
         return _Found(state.mean, state.std, state.kept, best, best_energy, actions, len(seen), evaluations)
 
     @cached_property
-    def _fast(self) -> Fast:
-        return Fast(self._search, self.backend, self.space.low.device, gradients=self.first_gradient < self.iterations)
+    def _fast(self) -> Captured | Fast:
+        device = self.space.low.device
+        if self.backend in ("auto", "cudagraphs") and device.type == "cuda":
+            return Captured(self._search)
+        return Fast(self._search, self.backend, device, gradients=self.first_gradient < self.iterations)
 
     def _mirrored(self, half: Tensor) -> Tensor:
         """Noise (I, B, N, P, A) of half of it: 0 for candidate 0, which is the mean itself, then pairs that mirror each

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Backend = Literal["auto", "eager", "inductor", "cudagraphs", "aot_eager"]
+"""What runs a search; "cudagraphs" is `Captured`, on a GPU, the others but "eager" are torch.compile's."""
 
 
 class Fast:
@@ -22,12 +23,10 @@ class Fast:
 
     def __init__(self, function: Callable[..., Any], backend: Backend, device: torch.device, gradients: bool) -> None:
         self._on_gpu = device.type == "cuda"
-        if backend == "auto":
-            backend = "cudagraphs" if self._on_gpu else "eager"
         self._function = function
         self._compiled: Callable[..., Any] | None = None
         self._warm = False
-        if backend != "eager":
+        if backend not in ("auto", "eager", "cudagraphs"):
             options: dict[str, Any] = {"guard_filter_fn": _can_change}
             if backend == "inductor":
                 options["size_asserts"] = False  # what the guards have seen to

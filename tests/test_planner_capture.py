@@ -1,0 +1,133 @@
+"""Searches that are recorded and replayed: what is looked at, and what is seen when it changes. The recorder here runs
+the function again, on the tensors that a CUDA graph would read; tests/test_gpu.py has the real one."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forearm.evaluation.controllers import action_space
+from forearm.models.world_model import Architecture, WorldModel
+from forearm.planner import PLANNERS, ControlEnergy, Energy, LatentEnergy, Planner, make_planner
+from forearm.planner.capture import Captured, OpaqueError, Parts, together
+from torch import Tensor, nn
+
+ACTIONS, LATENT = 2, 6
+
+
+def small(name: str) -> Planner:
+    space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, 2, 2)
+    return make_planner(name, space, samples=4 if name == "gradient" else 12, iterations=2)
+
+
+def captured(name: str, records: list[int]) -> Planner:
+    """A planner that replays; `records` counts what was recorded."""
+
+    def record(function: Callable[[], Any]) -> Callable[[], Any]:
+        records.append(1)
+        return function
+
+    planner = small(name)
+    vars(planner)["_fast"] = Captured(planner._search, record)
+    return planner
+
+
+@pytest.fixture
+def model() -> WorldModel:
+    architecture = Architecture({"state": [1]}, {"state": "mlp"}, ACTIONS, 2, LATENT, 8, "residual", {"width": 8})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = WorldModel(architecture).eval().requires_grad_(False)
+        model.predictor.get_submodule("change").weight.normal_()  # pyright: ignore[reportCallIssue]
+    return model
+
+
+def towards(model: WorldModel, seed: int, problems: int = 2, **settings: Any) -> Energy:
+    z, goal = torch.randn(2, problems, LATENT, generator=torch.Generator().manual_seed(seed))
+    return LatentEnergy(model, z, goal, metric=model.slow, **settings) + 0.1 * ControlEnergy()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_replay_finds_what_an_eager_search_finds_whatever_changes(name: str, model: WorldModel) -> None:
+    records: list[int] = []
+    eager, replayed = small(name), captured(name, records)
+    state = eager.init(2)
+
+    def same(energy: Energy, previous: Tensor | None = None) -> bool:
+        expected, plan = (p.plan(energy, state, previous_action=previous) for p in (eager, replayed))
+        torch.testing.assert_close((plan.actions, plan.energy), (expected.actions, expected.energy))
+        return plan.stats.compiled
+
+    assert [same(towards(model, 0)), same(towards(model, 1)), same(towards(model, 2))] == [False, True, True]
+    state = eager.shift(eager.plan(towards(model, 2), state).state, 1)
+    same(towards(model, 2))  # icem keeps elites by now
+    same(towards(model, 2))
+    records.clear()
+    with torch.no_grad():
+        model.predictor.get_submodule("change").weight.mul_(-1)  # pyright: ignore[reportCallIssue]
+    assert same(towards(model, 3)) and not records  # goal, start, state and weights: all seen
+    assert not same(towards(model, 3, reduce="final")) and same(towards(model, 4, reduce="final"))
+    assert not same(towards(model, 3), torch.zeros(2, ACTIONS))  # another argument
+    model.predictor = type(model.predictor)(LATENT, 2 * ACTIONS, width=8)  # other weights, in another place
+    assert not same(towards(model, 3)) and same(towards(model, 3)) and len(records) == 2
+
+
+def test_an_earlier_plan_stays_what_it_was(model: WorldModel) -> None:
+    planner = captured("cem", [])
+    plans = [planner.plan(towards(model, seed), planner.init(2, seed)) for seed in (0, 0, 1)]
+    assert plans[1].stats.compiled and torch.equal(plans[0].actions, plans[1].actions)
+    assert not torch.equal(plans[1].actions, plans[2].actions)
+
+
+def test_what_cannot_be_looked_into_or_recorded_runs_all_the_same(model: WorldModel) -> None:
+    generator, records = np.random.default_rng(0), list[int]()
+
+    def with_numpy(actions: Tensor) -> Tensor:
+        return torch.from_numpy(actions.square().sum((-1, -2)).numpy() + 0 * generator.uniform())
+
+    def fails(function: Callable[[], Any]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    eager, opaque, unrecorded = small("cem"), captured("cem", records), small("cem")
+    vars(unrecorded)["_fast"] = Captured(unrecorded._search, fails)
+    for planner, energy in ((opaque, with_numpy), (unrecorded, towards(model, 0))):
+        for _ in range(3):
+            plan = planner.plan(energy, planner.init(2))
+            assert not plan.stats.compiled
+            assert torch.equal(plan.actions, eager.plan(energy, eager.init(2)).actions)
+    assert not records
+
+
+def test_no_more_recordings_are_kept_than_said(model: WorldModel) -> None:
+    records: list[int] = []
+    planner = captured("cem", records)
+    for problems in (*range(1, Captured.KEPT + 2), 1):
+        for _ in range(2):
+            assert planner.plan(towards(model, 0, problems), planner.init(problems)).state.mean.shape[0] == problems
+    assert len(records) == Captured.KEPT + 2  # the first had to make room, and was recorded anew
+
+
+def test_arguments_are_taken_apart_and_put_together() -> None:
+    linear = nn.Linear(2, 2)
+    weight = torch.ones(2)
+
+    def closes(x: Tensor) -> Tensor:
+        return x * weight
+
+    value = (torch.zeros(3), {"a": [torch.ones(1), 2.0]}, partial(closes, torch.full((2,), 5.0)), linear.forward, None)
+    parts = Parts()
+    structure = parts.take(value)
+    assert [tensor.shape for tensor in parts.tensors] == [(3,), (1,), (2,)]
+    assert {id(tensor) for tensor in parts.weights} == {id(weight), id(linear.weight), id(linear.bias)}
+    other = together(value, iter([tensor + 1 for tensor in parts.tensors]))
+    assert torch.equal(other[0], torch.ones(3)) and torch.equal(other[2](), torch.full((2,), 6.0))
+    assert other[1]["a"][1] == 2.0 and other[3].__self__ is linear and Parts().take(other) == structure
+    assert Parts().take((torch.zeros(4), *value[1:])) != structure
+    endless: list[Any] = []
+    endless.append(endless)
+    for strange in (np.zeros(2), endless, torch.Generator()):
+        with pytest.raises(OpaqueError):
+            Parts().take(strange)
+    assert Parts().take(ControlEnergy(1.0)) != Parts().take(ControlEnergy())
