@@ -20,7 +20,7 @@ class RandomShooting(GaussianPlanner):
     fewest = 1
 
     def weights(self, energies: Tensor) -> Tensor:
-        return by_rank(energies, torch.arange(1, -1, -1).to(energies))
+        return by_rank(energies, torch.arange(1, -1, -1, dtype=energies.dtype, device=energies.device))
 
     def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
         return replace(super().update(state, knots, energies, iteration), std=state.std)
