@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -161,6 +162,8 @@ def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget])
                 entries.append(Entry(name, "planner", peer, [0], timed=False, labels=labels))
     facts = {**machine(), "episodes": f"{manifest.budget} steps, one executed of each plan"}
     command = f'python benchmarks/peers.py --closed-loop OUT --goals {goals} --peers "{",".join(chosen)}"'
+    if budgets != list(BUDGETS):
+        command += f" --budgets {_sizes(budgets)}"
     results = out / "results.json"
     rows = list(read_results(results).rows) if results.exists() else []
     for entry in entries:
@@ -174,6 +177,10 @@ def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget])
     write_results(results, rows, manifest.sha256, command=command, facts=facts)
     print(table(rows))
     success_against_cost(rows, out / "success.png")
+
+
+def _sizes(budgets: Sequence[Budget]) -> str:
+    return ",".join(f"{budget.samples}x{budget.iterations}" for budget in budgets)
 
 
 def _key(entry: Entry) -> tuple[str, int, int]:
@@ -208,7 +215,7 @@ def main() -> None:
     parser.add_argument("--closed-loop", type=Path, metavar="OUT")
     parser.add_argument("--goals", type=int, default=50)
     parser.add_argument("--peers", default=ONE_OF_EACH, help="of the closed loop: beginnings of names")
-    parser.add_argument("--budgets", default=",".join(f"{b.samples}x{b.iterations}" for b in BUDGETS), help="likewise")
+    parser.add_argument("--budgets", default=_sizes(BUDGETS), help="likewise")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.closed_loop:
