@@ -15,9 +15,9 @@ help: ## list these targets
 
 install: $(VENV)/.installed ## the package and what it runs on, into .venv
 
-test: $(VENV)/.installed-dev ## what the tests need, then ruff and all tests
+test: $(VENV)/.installed-dev ## what the tests need, then ruff and all tests, one process a core
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev ## ruff, formatting and types (pyright fetches node once)
 	@$(BIN)/ruff check .

@@ -219,8 +219,9 @@ class Play:
 
     def _aim(self) -> None:
         self._oracle: Any = self._oracles[self.env._target_task]
+        seen = self._seen()
         with numpy_seeded(self.rng):
-            self._oracle.reset(None, self._seen())
+            self._oracle.reset(None, seen)
 
     def _seen(self) -> dict[str, Any]:
         """What an oracle plans by."""

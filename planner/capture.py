@@ -76,7 +76,8 @@ class Captured:
         inputs = [tensor.clone() for tensor in parts.tensors]
         own = together(arguments, iter(inputs))
         try:
-            return _Recording(inputs, self._record(partial(self._function, *own)), (own, parts.weights))
+            with torch.cuda.device_of(inputs[0]):
+                return _Recording(inputs, self._record(partial(self._function, *own)), (own, parts.weights))
         except Exception:  # whatever it is: if it is the caller's fault, eager execution says so in plain words
             return None
 
