@@ -25,8 +25,6 @@ BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scen
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
 STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks under its weight; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
-MISSED = 0.7  # share of its aims that missed play takes beside the cube
-BESIDE = (0.015, 0.12)  # metres between
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
 
@@ -219,26 +217,8 @@ class Play:
 
     def _aim(self) -> None:
         self._oracle: Any = self._oracles[self.env._target_task]
-        seen = self._seen()
         with numpy_seeded(self.rng):
-            self._oracle.reset(None, seen)
-
-    def _seen(self) -> dict[str, Any]:
-        """What an oracle plans by."""
-        return self.env.compute_ob_info()
-
-
-class MissedPlay(Play):
-    """Play that mostly reaches beside the cube, by up to a hand's breadth: it pushes it away, closes on nothing, and
-    carries nothing to where the cube was to go. A world model sees what does not hold."""
-
-    def _seen(self) -> dict[str, Any]:
-        info = super()._seen()
-        if self.rng.random() < MISSED:
-            angle, apart = self.rng.uniform(-np.pi, np.pi), self.rng.uniform(*BESIDE)
-            key = f"privileged/block_{info['privileged/target_block']}_pos"
-            info[key] = info[key] + apart * np.array([np.cos(angle), np.sin(angle), 0.0])
-        return info
+            self._oracle.reset(None, self.env.compute_ob_info())
 
 
 class InterruptedPlay(Play):
@@ -307,8 +287,8 @@ class Expert:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "ogbench/cube-single": {"play": Play, "interrupted": InterruptedPlay, "missed": MissedPlay, "expert": Expert},
-    "ogbench/cube-double": {"play": Play, "interrupted": InterruptedPlay, "missed": MissedPlay, "expert": Expert},
+    "ogbench/cube-single": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/cube-double": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
     "ogbench/scene": {"play": Play, "interrupted": InterruptedPlay},
 }
 """Who can act where, beside `random`."""
