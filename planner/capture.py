@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from copy import copy
 from enum import Enum
@@ -49,7 +50,7 @@ class Captured:
     def __init__(self, function: Callable[..., Any], record: Record = record_graph) -> None:
         self._function, self._record = function, record
         self._recorded: dict[Hashable, _Recording | None] = {}
-        self._last: Hashable = None
+        self._seen: deque[Hashable] = deque(maxlen=self.KEPT)
 
     def __call__(self, *arguments: Any) -> tuple[Any, bool]:
         """The function's result, and whether it was a replay."""
@@ -58,11 +59,13 @@ class Captured:
             structure = parts.take(arguments)
         except OpaqueError:
             return self._function(*arguments), False
-        if structure == self._last and structure not in self._recorded:
-            while len(self._recorded) >= self.KEPT:
-                del self._recorded[next(iter(self._recorded))]
-            self._recorded[structure] = self._recording(arguments, parts)
-        self._last = structure
+        if structure not in self._recorded:
+            if structure in self._seen:
+                while len(self._recorded) >= self.KEPT:
+                    del self._recorded[next(iter(self._recorded))]
+                self._recorded[structure] = self._recording(arguments, parts)
+            else:
+                self._seen.append(structure)
         recording = self._recorded.get(structure)
         if recording is None:
             return self._function(*arguments), False
@@ -74,8 +77,8 @@ class Captured:
 
     def _recording(self, arguments: tuple[Any, ...], parts: Parts) -> _Recording | None:
         inputs = [tensor.clone() for tensor in parts.tensors]
-        own = together(arguments, iter(inputs))
         try:
+            own = together(arguments, iter(inputs))
             with torch.cuda.device_of(inputs[0]):
                 return _Recording(inputs, self._record(partial(self._function, *own)), (own, parts.weights))
         except Exception:  # whatever it is: if it is the caller's fault, eager execution says so in plain words

@@ -100,6 +100,17 @@ def test_what_cannot_be_looked_into_or_recorded_runs_all_the_same(model: WorldMo
     assert not records
 
 
+def test_problems_in_turns_are_each_recorded(model: WorldModel) -> None:
+    records: list[int] = []
+    planner = captured("cem", records)
+    replays = [
+        planner.plan(towards(model, seed, problems), planner.init(problems)).stats.compiled
+        for seed in range(3)
+        for problems in (1, 3)
+    ]
+    assert replays == [False, False, True, True, True, True] and len(records) == 2
+
+
 def test_no_more_recordings_are_kept_than_said(model: WorldModel) -> None:
     records: list[int] = []
     planner = captured("cem", records)
