@@ -45,7 +45,8 @@ evaluation: how far off what is imagined is, of both.
 RUN-gpu-0, RUN-gpu-1 and RUN-gpu-2 have learned on an H100, all three at once in 200 seconds, with torch 2.11, from
 10,000 episodes: `forearm record env=pickplace obs=pixels+proprio episodes=10000` and
 `forearm train data=… obs=pixels+proprio device=cuda model.encoder_width=32 batch=256 steps=5000 seed=…`. All other rows
-are of models that learned on two cores.
+are of models that learned on two cores. Their bench was asked for the prior alone and for floors as well, and was
+stopped when the rows shown were there.
 
 RUN-round has learned, beside what RUN-0 learned from, from 1,000 episodes of the planner on RUN-0's model
 (`forearm record env=pickplace obs=state policy=planner checkpoint=RUN-0/checkpoint seed=1 episodes=1000`).

@@ -68,7 +68,7 @@ def run(config: DictConfig) -> None:
 
 
 def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
-    """Plan times with a large world model, as `imagined` says: eager, and compiled."""
+    """Plan times with a large world model, as `imagined` says, by each of its backends."""
     import torch
 
     from ..evaluation.timing import time_plans

@@ -35,6 +35,11 @@ def record_graph(function: Callable[[], Any]) -> Callable[[], Any]:
     return replay
 
 
+def cloned(found: Any) -> Any:
+    """A named tuple with tensors of its own: what a CUDA graph returns is overwritten by its next replay."""
+    return found._make(value.clone() if isinstance(value, Tensor) else value for value in found)
+
+
 class Captured:
     """A method that takes tensors, and what holds some, and gives a named tuple; recorded at the second call with
     arguments of a structure, and replayed from then on.
@@ -71,9 +76,7 @@ class Captured:
             return self._function(*arguments), False
         for static, tensor in zip(recording.inputs, parts.tensors, strict=True):
             static.copy_(tensor)
-        found = recording.replay()
-        # What a graph returns is overwritten by its next replay.
-        return found._make(value.clone() if isinstance(value, Tensor) else value for value in found), True
+        return cloned(recording.replay()), True
 
     def _recording(self, arguments: tuple[Any, ...], parts: Parts) -> _Recording | None:
         inputs = [tensor.clone() for tensor in parts.tensors]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+
+from .capture import cloned
 
 Backend = Literal["auto", "eager", "inductor", "cudagraphs", "aot_eager"]
 """What runs a search; "cudagraphs" is `Captured`, on a GPU, the others but "eager" are torch.compile's."""
@@ -41,9 +42,7 @@ class Fast:
         if self._compiled is not None and self._warm:
             try:
                 found = self._compiled(*arguments)
-                if self._on_gpu:  # what a CUDA graph returns is overwritten by its next replay
-                    found = found._make(value.clone() if isinstance(value, Tensor) else value for value in found)
-                return found, True
+                return cloned(found) if self._on_gpu else found, True
             except Exception:  # whatever it is: if it is the caller's fault, eager execution says so in plain words
                 self._compiled = None
         self._warm = True

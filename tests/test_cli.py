@@ -396,10 +396,18 @@ def test_bench_planners_measures_gaps_to_known_optima(tmp_path: Path, capsys: py
 
 def test_bench_planners_times_a_large_model_against_its_matrix_products(tmp_path: Path) -> None:
     out = tmp_path / "times"
-    size = ("imagined.samples=64", "imagined.iterations=2", "imagined.horizon=2", "imagined.width=64")
+    size = (
+        "imagined.samples=64",
+        "imagined.iterations=2",
+        "imagined.horizon=2",
+        "imagined.width=64",
+        "imagined.depth=1",
+    )
     only = ("planners=[cem]", "problems=[corridor]", "seeds=1", "imagined.device=cpu", "imagined.problems=[2]")
-    size = (*size, "imagined.backends=[eager,aot_eager]")
-    assert main(["bench", "planners", "device=cpu", "imagined.depth=1", *size, *only, f"out={out}"]) == 0
+    assert (
+        main(["bench", "planners", "device=cpu", "imagined.backends=[eager,aot_eager]", *size, *only, f"out={out}"])
+        == 0
+    )
     eager, compiled = json.loads((out / "results.json").read_text())["times"]
     assert (eager["backend"], compiled["backend"]) == ("eager", "aot_eager")
     for row in (eager, compiled):
