@@ -106,14 +106,15 @@ class Remembering:
 def letting_go(model: Imagines, readout: Readout, z: Tensor, chunk: int, actions: Tensor) -> Tensor:
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 
-    It falls if it is more than `FALL` lower at some later step of the plan. Letting go is the quickest way down, and
+    It falls if it is more than half of `FALL` lower at some later step of the plan: what is imagined may be half a
+    centimetre off, and to come close to a drop is to drop now and then. Letting go is the quickest way down, and
     what lies where it should be counts for the goal however it got there. Of several members' futures, the mean.
     """
     height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
     before = torch.cat((readout(z)[:, None, None, 2].expand_as(height[..., :1]), height[..., :-1]), -1)
     lowest = height.flip(-1).cummin(-1).values.flip(-1)
     opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, chunk)).mean(-1)
-    charged = ((before - lowest > FALL) * opening).mean(-1)
+    charged = ((before - lowest > 0.5 * FALL) * opening).mean(-1)
     return charged.mean(0) if charged.dim() == 3 else charged
 
 

@@ -230,10 +230,11 @@ class Heights(torch.nn.Module):
 
 
 def test_letting_go_counts_opening_before_a_fall_and_nothing_else() -> None:
-    """Four plans of three model steps: let go and fallen; lowered; fallen unopened; put down first."""
-    heights = torch.tensor([[0.10, 0.02, 0.02], [0.10, 0.06, 0.02], [0.10, 0.02, 0.02], [0.03, 0.02, 0.02]])
-    opening = torch.tensor([[0, 1.0, 0], [0, 0, -1], [-1, -1, -1], [0, 0, 1]]).repeat_interleave(2, 1)
-    actions = torch.stack((torch.zeros(4, 6), opening), -1)[None]
+    """Plans of three model steps: let go and fallen; lowered; fallen unopened; put down first; let go early."""
+    falls = [[0.10, 0.02, 0.02], [0.10, 0.06, 0.02], [0.10, 0.02, 0.02], [0.03, 0.02, 0.02], [0.06, 0.035, 0.02]]
+    heights = torch.tensor(falls)
+    opening = torch.tensor([[0, 1.0, 0], [0, 0, -1], [-1, -1, -1], [0, 0, 1], [0, 0, 1]]).repeat_interleave(2, 1)
+    actions = torch.stack((torch.zeros(5, 6), opening), -1)[None]
 
     class Known:
         def encode(self, observation: object) -> Tensor:
@@ -243,7 +244,7 @@ def test_letting_go_counts_opening_before_a_fall_and_nothing_else() -> None:
             return heights[None, ..., None]
 
     charged = letting_go(Remembering(Known()), Heights(), torch.tensor([[0.10]]), 2, actions)
-    torch.testing.assert_close(charged, torch.tensor([[1 / 3, 0, 0, 0]]))
+    torch.testing.assert_close(charged, torch.tensor([[1 / 3, 0, 0, 0, 1 / 3]]))
 
 
 def test_what_several_terms_imagine_is_imagined_once() -> None:
