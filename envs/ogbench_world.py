@@ -25,7 +25,6 @@ BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scen
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
 STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks under its weight; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
-LAG = 0.1  # metres that an arm may be behind its plan before a patient one waits; at OGBench's pace it is 0.06 behind
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
 
@@ -202,7 +201,7 @@ class Play:
         from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
         from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
 
-        self.env, self.data, self.rng = world.env, world.data, rng
+        self.env, self.rng = world.env, rng
         oracles = {"button": ButtonPlanOracle, "cube": CubePlanOracle, "drawer": DrawerPlanOracle}
         oracles["window"] = WindowPlanOracle
         self._oracles = {task: oracle(env=self.env) for task, oracle in oracles.items()}
@@ -229,8 +228,6 @@ class InterruptedPlay(Play):
     sees that no cube comes along. What rests is how to stay where a goal is.
     """
 
-    rate = INTERRUPTED  # of steps
-
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
         super().__init__(world, rng)
         self._walk = RandomPolicy(world, rng)
@@ -240,20 +237,13 @@ class InterruptedPlay(Play):
         super().reset()
 
     def act(self) -> np.ndarray:
-        if self._left == 0 and self.rng.random() < self.rate:
+        if self._left == 0 and self.rng.random() < INTERRUPTED:
             self._interrupt()
         if self._left == 0:
-            return self._go_on()
+            return super().act()
         self._left -= 1
-        self._wait()
+        self._oracle._t_init += self.env._control_timestep  # its plan waits
         return self._astray()
-
-    def _go_on(self) -> np.ndarray:
-        return super().act()
-
-    def _wait(self) -> None:
-        """Keeps the oracle's plan where it is for a step."""
-        self._oracle._t_init += self.env._control_timestep
 
     def _interrupt(self) -> None:
         self._left = int(self.rng.integers(5, 26))
@@ -265,29 +255,6 @@ class InterruptedPlay(Play):
             action = np.zeros(5)
             action[4] = 0.0 if kind == "rest" else self.rng.choice([-1.0, 1.0])
             self._astray = lambda: action
-
-
-class PatientPlay(InterruptedPlay):
-    """Play whose plan waits for the arm, and of which every other episode, by chance, is interrupted.
-
-    OGBench's plan takes 0.4 s to where it goes down, from however far. An arm that is not there yet comes to the cube
-    low, from the side, and knocks it away: in a fifth of OGBench's own play.
-    """
-
-    def reset(self) -> None:
-        super().reset()
-        self.rate = float(self.rng.choice([0.0, INTERRUPTED]))
-
-    def _go_on(self) -> np.ndarray:
-        if self._lag() > LAG:
-            self._wait()
-        return super()._go_on()
-
-    def _lag(self) -> float:
-        """Metres from the tip to where its plan has it now."""
-        now = int((self.data.time - self._oracle._t_init + 1e-7) // self._oracle._env_dt)
-        planned = self._oracle._plan[min(now, len(self._oracle._plan) - 1), :3]
-        return float(np.linalg.norm(planned - self.data.site("ur5e/robotiq/pinch").xpos))
 
 
 class Expert:
@@ -320,8 +287,8 @@ class Expert:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "ogbench/cube-single": {"play": Play, "interrupted": InterruptedPlay, "patient": PatientPlay, "expert": Expert},
-    "ogbench/cube-double": {"play": Play, "interrupted": InterruptedPlay, "patient": PatientPlay, "expert": Expert},
-    "ogbench/scene": {"play": Play, "interrupted": InterruptedPlay, "patient": PatientPlay},
+    "ogbench/cube-single": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/cube-double": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/scene": {"play": Play, "interrupted": InterruptedPlay},
 }
 """Who can act where, beside `random`."""
