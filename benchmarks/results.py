@@ -49,8 +49,8 @@ shipped; of all three, weights are kept in half precision. All other rows are of
 bench ran one model a process; its goals are those of the table of RUN-0, RUN-1 and RUN-2, which has the floors.
 
 With these, picking and placing from pixels got `energy.haste`, and `let_go` came to charge for falls of half a drop.
-Tables of before: with RUN-0, RUN-1 and RUN-2, from pixels, neither; from state, and of stacking but for the last,
-whole drops alone.
+Tables of before: with RUN-0, RUN-1 and RUN-2, and of `budgets=[own,1x1]`, from pixels, neither; from state, and of
+stacking but for the last, whole drops alone.
 
 RUN-round has learned, beside what RUN-0 learned from, from 1,000 episodes of the planner on RUN-0's model
 (`forearm record env=pickplace obs=state policy=planner checkpoint=RUN-0/checkpoint seed=1 episodes=1000`).

@@ -106,8 +106,8 @@ class Remembering:
 def letting_go(model: Imagines, readout: Readout, z: Tensor, chunk: int, actions: Tensor) -> Tensor:
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 
-    It falls if it is more than half of `FALL` lower at some later step of the plan: what is imagined may be half a
-    centimetre off, and to come close to a drop is to drop now and then. Letting go is the quickest way down, and
+    It falls if it is more than half of `FALL` lower at some later step of the plan: what is imagined is
+    a little off, and to come close to a drop is to drop now and then. Letting go is the quickest way down, and
     what lies where it should be counts for the goal however it got there. Of several members' futures, the mean.
     """
     height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
