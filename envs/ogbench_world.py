@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import gymnasium
@@ -25,6 +26,8 @@ BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scen
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
 STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks under its weight; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
+NOISE = 0.1  # of noisy play, at most; OGBench's own
+TASKS = ("button", "cube", "drawer", "window")  # of its oracles
 WRONG_BUTTON = 0.1  # metres that a button in another state than the goal's counts as
 
 
@@ -181,6 +184,12 @@ class SceneWorld(OgbenchWorld):
         return max(super().distance(), WRONG_BUTTON * float(wrong))
 
 
+def make_oracle(kind: str, task: str, env: Any) -> Any:
+    """OGBench's oracle of a kind, `plan` or `markov`, for a task, such as `cube`."""
+    module = import_module(f"ogbench.manipspace.oracles.{kind}.{task}_{kind}")
+    return getattr(module, f"{task.title()}{kind.title()}Oracle")(env=env)
+
+
 @contextmanager
 def numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
     """OGBench's oracles draw from NumPy's global generator: seeds it for them, and puts it back as it was."""
@@ -193,18 +202,14 @@ def numpy_seeded(rng: np.random.Generator) -> Iterator[None]:
 
 
 class Play:
-    """OGBench's data collection: its planning oracles, with their noise, after ever new targets."""
+    """OGBench's data collection of the type of that name: its planning oracles, with their noise, after ever new
+    targets."""
+
+    KIND = "plan"
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
-        from ogbench.manipspace.oracles.plan.button_plan import ButtonPlanOracle  # pyright: ignore[reportMissingImports]
-        from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle  # pyright: ignore[reportMissingImports]
-        from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle  # pyright: ignore[reportMissingImports]
-        from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle  # pyright: ignore[reportMissingImports]
-
         self.env, self.rng = world.env, rng
-        oracles = {"button": ButtonPlanOracle, "cube": CubePlanOracle, "drawer": DrawerPlanOracle}
-        oracles["window"] = WindowPlanOracle
-        self._oracles = {task: oracle(env=self.env) for task, oracle in oracles.items()}
+        self._oracles = {task: make_oracle(self.KIND, task, self.env) for task in TASKS}
 
     def reset(self) -> None:
         self._aim()
@@ -219,6 +224,20 @@ class Play:
         self._oracle: Any = self._oracles[self.env._target_task]
         with numpy_seeded(self.rng):
             self._oracle.reset(None, self.env.compute_ob_info())
+
+
+class NoisyPlay(Play):
+    """OGBench's data collection of the type `noisy`: its oracles that see where they stand, whose actions get noise,
+    more of it in some episodes than in others. What goes wrong they mend."""
+
+    KIND = "markov"
+
+    def reset(self) -> None:
+        self._noise = self.rng.uniform(0.0, NOISE) * np.array([1.0, 1.0, 1.0, 3.0, 10.0])
+        super().reset()
+
+    def act(self) -> np.ndarray:
+        return np.clip(super().act() + self._noise * self.rng.normal(size=5), -1.0, 1.0)
 
 
 class InterruptedPlay(Play):
@@ -261,10 +280,8 @@ class Expert:
     """OGBench's oracle that sees where it stands, sent to the goal: the lowest cube that is not there yet."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
-        from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle  # pyright: ignore[reportMissingImports]
-
         self.world, self.rng = world, rng
-        self._oracle = CubeMarkovOracle(env=world.env)
+        self._oracle = make_oracle("markov", "cube", world.env)
         self.reset()
 
     def reset(self) -> None:
@@ -287,8 +304,8 @@ class Expert:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "ogbench/cube-single": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
-    "ogbench/cube-double": {"play": Play, "interrupted": InterruptedPlay, "expert": Expert},
-    "ogbench/scene": {"play": Play, "interrupted": InterruptedPlay},
+    "ogbench/cube-single": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/cube-double": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/scene": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay},
 }
 """Who can act where, beside `random`."""

@@ -83,11 +83,8 @@ def time_plans(
     actions = torch.empty((problems, samples, space.steps, size), device=device).uniform_(-1, 1, generator=generator)
     energy = LatentEnergy(model, z, goal, metric=model.slow)
     state = planner.init(problems)
-    predictors = torch.nn.ModuleList([model.predictor, *model.others])
-    predictors.train()  # in evaluation mode, torch may fuse a whole layer into one operator
     with Products() as products:
         model.rollout(z, actions[:, :, : model.chunk])
-    predictors.eval()
 
     def multiply() -> None:
         for _ in range(iterations * horizon):

@@ -51,33 +51,52 @@ class ResidualPredictor(nn.Module):
         return z + self.change(F.silu(self.blocks(self.embed_latent(z) + self.embed_action(chunk))))
 
 
+class PairLayer(nn.Module):
+    """A pre-norm transformer layer (Xiong et al. 2020) for two tokens.
+
+    A softmax over two is a sigmoid of their difference. A GPU's attention kernels are made for long sequences: for 300
+    pairs one took as long as all products of a layer.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attend = nn.Linear(width, 3 * width)
+        self.join = nn.Linear(width, width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor, read: int = 2) -> Tensor:
+        """Tokens (B, 2, W) to the first `read` of what they become, (B, read, W)."""
+        query, key, value = self.attend(self.attention_norm(tokens)).unflatten(-1, (3, -1, HEAD)).unbind(2)
+        further = (query * (key.flip(1) - key)).sum(-1, keepdim=True)
+        seen = torch.lerp(value, value.flip(1), torch.sigmoid(HEAD**-0.5 * further))
+        tokens = tokens[:, :read] + self.join(seen[:, :read].flatten(-2))
+        return tokens + self.contract(F.gelu(self.expand(self.norm(tokens))))
+
+
 class TransformerPredictor(nn.Module):
     """z (…, D), chunk (…, K A) to the next z (…, D), as two tokens that attend to each other.
 
-    Pre-norm layers (Xiong et al. 2020); the change is read off the embedding's token and is zero before training.
-    For GPUs: 8 layers of width 384 are 14 million parameters. The width is a multiple of `HEAD`.
+    The change is read off the embedding's token and is zero before training. For GPUs: 8 layers of width 384 are 14
+    million parameters. The width is a multiple of `HEAD`.
     """
 
     def __init__(self, latent: int, chunk_size: int, width: int = 384, depth: int = 8) -> None:
         super().__init__()
         self.embed_latent = nn.Linear(latent, width)
         self.embed_action = nn.Linear(chunk_size, width)
-        layer = {"dim_feedforward": 4 * width, "dropout": 0.0, "activation": F.gelu}
-        self.layers = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(width, width // HEAD, **layer, batch_first=True, norm_first=True)
-                for _ in range(depth)
-            )
-        )
+        self.layers = nn.ModuleList(PairLayer(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.change = nn.Linear(width, latent)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 
     def forward(self, z: Tensor, chunk: Tensor) -> Tensor:
-        tokens = torch.stack((self.embed_latent(z), self.embed_action(chunk)), dim=-2)
-        seen = self.layers(tokens.flatten(0, -3))[:, 0].view(*z.shape[:-1], -1)
-        return z + self.change(self.norm(seen))
+        tokens = torch.stack((self.embed_latent(z), self.embed_action(chunk)), dim=-2).flatten(0, -3)
+        for layer in self.layers:
+            tokens = layer(tokens, read=1 if layer is self.layers[-1] else 2)
+        return z + self.change(self.norm(tokens[:, 0])).view(z.shape)
 
 
 PREDICTORS: dict[str, type[nn.Module]] = {"residual": ResidualPredictor, "transformer": TransformerPredictor}

@@ -21,10 +21,10 @@ from forearm.evaluation.timing import Products
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.encoders import ENCODERS, VectorEncoder
 from forearm.models.metric import slow_metric
-from forearm.models.predictor import PREDICTORS
+from forearm.models.predictor import PREDICTORS, PairLayer
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
-from torch import Tensor
+from torch import Tensor, nn
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {"cnn": [32, 48, 3], "mlp": [7]}
@@ -128,6 +128,27 @@ def test_before_training_nothing_moves(predictor: str) -> None:
     model = WorldModel(Architecture({"state": [7]}, {"state": "mlp"}, action_size=5, predictor=predictor))
     z = torch.randn(2, 64)
     torch.testing.assert_close(model.rollout(z, torch.ones(2, 3, 4, 5))[:, 2, -1], z)
+
+
+def test_a_layer_for_two_tokens_is_a_transformers() -> None:
+    ours, known = (
+        PairLayer(128),
+        nn.TransformerEncoderLayer(128, 2, 512, dropout=0.0, activation="gelu", batch_first=True, norm_first=True),
+    )
+    names = {
+        "attention_norm": "norm1", "norm": "norm2", "join": "self_attn.out_proj", "expand": "linear1",
+        "contract": "linear2",
+    }  # fmt: skip
+    weights = known.state_dict()
+    renamed = {f"{our}.{kind}": weights[f"{its}.{kind}"] for our, its in names.items() for kind in ("weight", "bias")}
+    renamed |= {f"attend.{kind}": weights[f"self_attn.in_proj_{kind}"] for kind in ("weight", "bias")}
+    ours.load_state_dict(renamed)
+    nn.init.normal_(known.self_attn.in_proj_bias)
+    ours.attend.bias = known.self_attn.in_proj_bias
+    tokens = 3 * torch.randn(7, 2, 128)
+    expected = known(tokens)
+    torch.testing.assert_close(ours(tokens), expected)
+    torch.testing.assert_close(ours(tokens, read=1), expected[:, :1])
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
@@ -309,7 +330,6 @@ def test_slow_metric_weighs_directions_by_how_slowly_they_change() -> None:
 def test_a_models_matrix_products_are_all_found(predictor: str, count: int) -> None:
     """Two embeddings, two of a block or four of a layer, and the change."""
     model = world_model("mlp", predictor=predictor)
-    model.predictor.train()  # not to be fused
     with Products() as products:
         model.rollout(torch.randn(1, 6), torch.randn(1, 3, 2, 5))
     assert len(products.calls) == count

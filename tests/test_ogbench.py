@@ -77,7 +77,7 @@ def test_what_is_carried_stays_where_without_a_move_it_sinks(single: OgbenchWorl
     assert np.abs(sinks(single.stay)).max() < 0.025
 
 
-@pytest.mark.parametrize("policy", ["play", "interrupted"])
+@pytest.mark.parametrize("policy", ["play", "noisy", "interrupted"])
 def test_a_recording_depends_on_seed_and_index_alone(world: OgbenchWorld, policy: str) -> None:
     """Its oracles draw from NumPy's global generator, which is neither listened to nor moved on."""
     request = RecordRequest(world.name, seed=4, episodes=3, length=130, policy=policy)
@@ -93,6 +93,29 @@ def test_a_recording_depends_on_seed_and_index_alone(world: OgbenchWorld, policy
     assert np.ptp(first["state"][:, world.tracked], axis=0).max() > 0.03, "play moves something"
     resting = (first["action"][:, :4] == 0).all(1)  # or moving its gripper alone
     assert resting.any() == (policy == "interrupted") and not resting.all()
+
+
+def test_noisy_play_lifts_from_afar(single: OgbenchWorld) -> None:
+    """Where the plan of `play`, which goes on whether the arm follows or not, often comes too late."""
+
+    def lifts(policy: str, seed: int) -> bool:
+        single.reset(seed=seed)
+        acts = make_policy(policy, single, np.random.default_rng(seed))
+        acts.reset()
+        for _ in range(70):
+            single.advance(acts.act())
+            if single.tracked_points()[0, 2] > 0.06:
+                return True
+        return False
+
+    far = []
+    for seed in range(200):
+        single.reset(seed=seed)
+        if np.linalg.norm((single.observe()["state"][15:18] - single.tracked_points()[0])[:2]) > 0.45:
+            far.append(seed)
+    assert len(far) >= 8
+    assert all(lifts("noisy", seed) for seed in far[:8])
+    assert not all(lifts("play", seed) for seed in far[:8])
 
 
 def test_buttons_and_what_they_lock_are_saved() -> None:
