@@ -66,6 +66,10 @@ class Problem:
         """Standard deviation of the first samples, in the actions' units; all bounds here are symmetric and equal."""
         return 0.5 * float(self.space.high[0])
 
+    @property
+    def device(self) -> str:
+        return str(self.start.device)
+
     def rollout(self, actions: Tensor, start: Tensor | None = None) -> Tensor:
         """States (N, T, S) that follow under actions (N, T, A)."""
         x = (self.start if start is None else start).expand(len(actions), -1)
@@ -133,7 +137,7 @@ Make = Callable[[Problem, Budget], Plan]
 
 def push(model: WorldModel, z: Tensor, goal: Tensor, horizon: int) -> Problem:
     """Push as a model imagines it, from embedding z (1, D) to goal (1, D); an action is held for a model step."""
-    space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, horizon, 1)
+    space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, horizon, 1).to(z.device)
 
     def step(x: Tensor, u: Tensor) -> Tensor:
         return model.predictor(x, u.repeat(1, model.chunk))
@@ -189,9 +193,9 @@ def pytorch_mppi(problem: Problem, budget: Budget, temperature: float) -> Plan:
         torch.manual_seed(seed)  # it knows no generators
         search: Any = MPPI(
             problem.step,
-            lambda x, u: torch.zeros(len(x)),
+            lambda x, u: x.new_zeros(len(x)),
             len(problem.start),
-            problem.sigma**2 * torch.eye(size),
+            problem.sigma**2 * torch.eye(size, device=problem.device),
             num_samples=budget.samples,
             horizon=problem.space.steps,
             terminal_state_cost=lambda x, u: problem.cost(x[0], u[0]),
@@ -199,6 +203,7 @@ def pytorch_mppi(problem: Problem, budget: Budget, temperature: float) -> Plan:
             u_min=problem.space.low,
             u_max=problem.space.high,
             U_init=warm.clone(),
+            device=problem.device,
         )
         for _ in range(budget.iterations):
             search.command(problem.start, shift_nominal_trajectory=False)
@@ -230,7 +235,9 @@ def torch_world(value: Value, problem: Problem, budget: Budget) -> Plan:
         bounds,
     )
     start = problem.start[None, None]
-    return lambda seed, warm: search(Model(), start, start[:, 0], generator=torch.Generator().manual_seed(seed))[0]
+    return lambda seed, warm: search(
+        Model(), start, start[:, 0], generator=torch.Generator(problem.device).manual_seed(seed)
+    )[0]
 
 
 def stable_worldmodel(name: str, value: Value, problem: Problem, budget: Budget) -> Plan:
@@ -248,7 +255,7 @@ def stable_worldmodel(name: str, value: Value, problem: Problem, budget: Budget)
             del info
             return value(problem, candidates[0])[None]
 
-    low, high = problem.space.low.numpy()[None], problem.space.high.numpy()[None]
+    low, high = problem.space.low.cpu().numpy()[None], problem.space.high.cpu().numpy()[None]
     topk = {} if name == "MPPISolver" else {"topk": budget.elites}
     config = types.SimpleNamespace(horizon=problem.space.steps, action_block=1)
 
@@ -259,10 +266,12 @@ def stable_worldmodel(name: str, value: Value, problem: Problem, budget: Budget)
             n_steps=budget.iterations,
             seed=seed,
             var_scale=problem.sigma,
+            device=problem.device,
             **topk,
         )
         search.configure(action_space=Box(low, high), n_envs=1, config=config)
-        return search.solve({"start": problem.start[None]}, init_action=warm[None].clone())["actions"][0]
+        found = search.solve({"start": problem.start[None]}, init_action=warm[None].clone())["actions"][0]
+        return found.to(problem.device)
 
     return plan
 
@@ -278,7 +287,7 @@ def mbrl(value: Value, problem: Problem, budget: Budget) -> Plan:
         low.tolist(),
         (-low).tolist(),
         0.0,
-        torch.device("cpu"),
+        torch.device(problem.device),
         clipped_normal=False,
     )
 
@@ -301,8 +310,9 @@ def pytorch_icem(problem: Problem, budget: Budget) -> Plan:
         search = iCEM(
             problem.step, problem.cost, len(problem.start), 1, torch.tensor([problem.sigma]), budget.samples,
             budget.elites, problem.space.steps, noise_beta=1, warmup_iters=budget.iterations,
+            device=problem.device,
         )  # fmt: skip
-        search.nu, search.sigma = size, torch.full((size,), problem.sigma)
+        search.nu, search.sigma = size, torch.full((size,), problem.sigma, device=problem.device)
         search.reset()
         search.mean = warm.clone()
         # What it returns is the best plan's first action; the plan itself is its first kept elite.

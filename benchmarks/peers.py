@@ -3,7 +3,7 @@
     pip install -c constraints.txt -e .[peers]
     pip install --no-deps torch-world==0.2.0 stable-worldmodel==0.1.1 mbrl==0.2.0 pytorch-icem==0.1.0
     python benchmarks/peers.py
-    python benchmarks/peers.py --closed-loop OUT
+    python benchmarks/peers.py --closed-loop OUT [--device cuda]
 
 The first prints Markdown tables. Every planner starts cold from the middle of the bounds with half their width as
 standard deviation, a tenth of its samples as elites, and gets the same samples and iterations; what it returns is
@@ -13,9 +13,9 @@ pytorch-mppi, a raw constant, is the best of five for each problem.
 
 The second puts them on held-out goals of push from pixels and writes OUT/results.json and OUT/success.png. All plan
 with the shipped model and the same energy, start from their last plan, shifted, where they can (torch-world cannot),
-and execute one step of each plan; ours roll out in bfloat16 where that pays, once as they are and once compiled. It
-takes more than an hour and goes on where it was stopped; when all rows are there, the first plan of each is timed, in
-turns, encoding included.
+and execute one step of each plan; ours roll out in bfloat16 where that pays, once as they are and once compiled, or, on
+a GPU, replayed as a CUDA graph. It takes more than an hour and goes on where it was stopped; when all rows are there,
+the first plan of each is timed, in turns, encoding included.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ HORIZON = 6
 
 BUDGETS = tuple(Budget(*size) for size in ((32, 2), (32, 3), (40, 3), (48, 3), (64, 3), (64, 4), (128, 5)))
 """In closed loop."""
-BACKENDS = {"": "eager", ", compiled": "inductor"}
-"""Of ours in closed loop."""
+BACKENDS = {"cpu": {"": "eager", ", compiled": "inductor"}, "cuda": {"": "eager", ", replayed": "cudagraphs"}}
+"""Of ours in closed loop, by the device."""
 ONE_OF_EACH = "stable-worldmodel CEM,pytorch-icem,pytorch-mppi,mbrl,torch-world"
 CALLS = 10
 """Plans of an analytic problem in one turn: of fractions of a millisecond, the first after others pays for the caches
@@ -116,54 +116,57 @@ class Peer:
 
     def __init__(self, model: WorldModel, make_plan: Make, budget: Budget) -> None:
         self.model, self.make_plan, self.budget = model, make_plan, budget
+        self.device = model.metric.device
         self.evaluations = budget.samples * budget.iterations
 
     @torch.no_grad()
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
-        self._goals = self.model.encode({"pixels": torch.from_numpy(goals["pixels"])})
-        held = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, self.model.chunk)
+        self._goals = self.model.encode({"pixels": torch.from_numpy(goals["pixels"]).to(self.device)})
+        held = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, self.model.chunk).to(self.device)
         self._shift = partial(held.shift, executed=1)
-        self._warm = [torch.zeros(HORIZON, ACTIONS) for _ in self._goals]
+        self._warm = [self._goals.new_zeros(HORIZON, ACTIONS) for _ in self._goals]
         self._seed = seed * SEEDS
 
     @torch.no_grad()
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del states
-        latents = self.model.encode({"pixels": torch.from_numpy(observations["pixels"])})
+        latents = self.model.encode({"pixels": torch.from_numpy(observations["pixels"]).to(self.device)})
         actions = []
         for b, (z, goal) in enumerate(zip(latents, self._goals, strict=True)):
             plan = self.make_plan(push(self.model, z[None], goal[None], HORIZON), self.budget)
             knots = plan(self._seed, self._warm[b]).detach().reshape(HORIZON, ACTIONS).clamp(-1, 1)
             self._seed += 1
             self._warm[b] = self._shift(knots)
-            actions.append(knots[:1].numpy())
+            actions.append(knots[:1].cpu().numpy())
         return np.stack(actions)
 
 
-def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget]) -> None:
+def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget], device: str) -> None:
     """Success of ours and of the chosen peers at several budgets, on the same held-out goals; rows that are there
     already stay."""
     env = make("push")
-    model, theirs = (Checkpoint.load(SHIPPED).model for _ in range(2))  # ours may multiply in bfloat16
+    model, theirs = (Checkpoint.load(SHIPPED, device).model for _ in range(2))  # ours may multiply in bfloat16
     manifest = make_goals(env, goals, 0)
     space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
     temperature = best_temperature(first_push(), BUDGETS[-1])
     entries = []
     for budget in budgets:
         labels = {"samples": budget.samples, "iterations": budget.iterations, "horizon": HORIZON, "energy": "mse, min"}
-        for words, backend in BACKENDS.items():
+        for words, backend in BACKENDS[device].items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings)
-            mine = Imagination(env, model, planner, {}, precision="auto", execute_steps=1)
+            mine = Imagination(env, model, planner, {}, device, precision="auto", execute_steps=1)
             entries.append(Entry("forearm cem" + words, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):
                 peer = Peer(theirs, make_plan, budget)
                 entries.append(Entry(name, "planner", peer, [0], timed=False, labels=labels))
-    facts = {**machine(), "episodes": f"{manifest.budget} steps, one executed of each plan"}
+    facts = {**machine(), "device": device, "episodes": f"{manifest.budget} steps, one executed of each plan"}
     command = f'python benchmarks/peers.py --closed-loop OUT --goals {goals} --peers "{",".join(chosen)}"'
     if budgets != list(BUDGETS):
         command += f" --budgets {_sizes(budgets)}"
+    if device != "cpu":
+        command += f" --device {device}"
     results = out / "results.json"
     rows = list(read_results(results).rows) if results.exists() else []
     for entry in entries:
@@ -173,7 +176,7 @@ def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget])
             rows += run_entry(env, manifest, "pixels", entry)[0]
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         write_results(results, rows, manifest.sha256, command=command, facts=facts)
-    rows = timed(rows, entries, env, manifest.first(1))
+    rows = timed(rows, entries, env, manifest.first(1), torch.device(device))
     write_results(results, rows, manifest.sha256, command=command, facts=facts)
     print(table(rows))
     success_against_cost(rows, out / "success.png")
@@ -191,7 +194,7 @@ def _by_key(rows: list[Row]) -> dict[tuple[str, int | None, int | None], Row]:
     return {(row.planner, row.samples, row.iterations): row for row in rows}
 
 
-def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest) -> list[Row]:
+def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest, device: torch.device) -> list[Row]:
     """The entries' rows with what the first plan for the first goal takes, in turns."""
     found = _by_key(rows)
     rows = [found[_key(entry)] for entry in entries]
@@ -202,7 +205,7 @@ def timed(rows: list[Row], entries: list[Entry], env: World, first: GoalManifest
         entry.controller.begin(first, goals, 0)
     calls = [partial(entry.controller.act, seen, first.start) for entry in entries]
     with contextlib.redirect_stdout(io.StringIO()):
-        spent = 1e3 * in_turns(calls, torch.device("cpu"), 20)
+        spent = 1e3 * in_turns(calls, device, 20)
     p50, p95 = spent.quantile(0.5, dim=0).tolist(), spent.quantile(0.95, dim=0).tolist()
     return [replace(row, plan_ms_p50=p50[i], plan_ms_p95=p95[i]) for i, row in enumerate(rows)]
 
@@ -216,12 +219,13 @@ def main() -> None:
     parser.add_argument("--goals", type=int, default=50)
     parser.add_argument("--peers", default=ONE_OF_EACH, help="of the closed loop: beginnings of names")
     parser.add_argument("--budgets", default=_sizes(BUDGETS), help="likewise")
+    parser.add_argument("--device", default="cpu", choices=list(BACKENDS), help="likewise")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.closed_loop:
         sizes = [word.split("x") for word in arguments.budgets.split(",")]
         budgets = [Budget(int(samples), int(iterations)) for samples, iterations in sizes]
-        closed_loop(arguments.closed_loop, arguments.goals, arguments.peers.split(","), budgets)
+        closed_loop(arguments.closed_loop, arguments.goals, arguments.peers.split(","), budgets, arguments.device)
         return
     problems = (
         (double_integrator(), Budget(64, 4)),
