@@ -69,8 +69,8 @@ class PairLayer(nn.Module):
     def forward(self, tokens: Tensor, read: int = 2) -> Tensor:
         """Tokens (B, 2, W) to the first `read` of what they become, (B, read, W)."""
         query, key, value = self.attend(self.attention_norm(tokens)).unflatten(-1, (3, -1, HEAD)).unbind(2)
-        further = (query * (key.flip(1) - key)).sum(-1, keepdim=True)
-        seen = torch.lerp(value, value.flip(1), torch.sigmoid(HEAD**-0.5 * further))
+        further = (query * (key.flip(1) - key)).sum(-1, keepdim=True)  # on a GPU, autocast sums in float32
+        seen = torch.lerp(value, value.flip(1), torch.sigmoid(HEAD**-0.5 * further).to(value.dtype))
         tokens = tokens[:, :read] + self.join(seen[:, :read].flatten(-2))
         return tokens + self.contract(F.gelu(self.expand(self.norm(tokens))))
 

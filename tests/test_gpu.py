@@ -71,6 +71,15 @@ def test_a_captured_plan_is_the_eager_one_whatever_changes(name: str, model: Wor
         torch.testing.assert_close(plan.energy, expected.energy, atol=1e-4, rtol=1e-3)
 
 
+def test_rollouts_in_bfloat16_are_near_the_exact_ones(model: WorldModel) -> None:
+    z, actions = torch.randn(2, LATENT, device="cuda"), torch.rand(2, 5, 6, ACTIONS, device="cuda")
+    exact = model.rollout(z, actions)
+    model.multiply_in_bf16(True)
+    rough = model.rollout(z, actions)
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.1, rtol=0.05)
+
+
 def test_plans_on_the_device_come_near_the_optimum() -> None:
     gap = measure_gap("double_integrator", "cem", {"samples": 256, "iterations": 12}, 8, torch.device("cuda"))
     assert 0 <= gap.gap_median <= gap.gap_worst < 0.01
