@@ -1,5 +1,6 @@
 """What holds for every planner in the registry, and for the agent that runs it."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from forearm.planner import PLANNERS, ActionSpace, Agent, Planner, PlanState, Proposal, Status, make_planner
+from forearm.planner.compilation import Backend
 from forearm.planner.problems import double_integrator
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -381,9 +383,19 @@ def test_seeds_must_match_the_batch() -> None:
         small("cem").init(3, [1, 2])
 
 
-@EVERY
-def test_a_compiled_search_finds_what_an_eager_one_finds(name: str) -> None:
-    eager, compiled = (replace(small(name), backend=backend) for backend in ("eager", "aot_eager"))
+WITH_KERNELS = pytest.param(
+    "cem",
+    "inductor",
+    marks=[
+        pytest.mark.skipif(not shutil.which("g++"), reason="no g++"),
+        pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning"),  # torch's own
+    ],
+)
+
+
+@pytest.mark.parametrize(("name", "backend"), [*((name, "aot_eager") for name in PLANNERS), WITH_KERNELS])
+def test_a_compiled_search_finds_what_an_eager_one_finds(name: str, backend: Backend) -> None:
+    eager, compiled = (replace(small(name), backend=each) for each in ("eager", backend))
     state, plan = compiled.init(2), None
     for _ in range(3):
         expected, plan = eager.plan(LQR.energy, state), compiled.plan(LQR.energy, state)
