@@ -74,6 +74,11 @@ with `ridge=0.01`. Push with a prior is the model that is shipped with what
 RUN-gpu-1 is that of results.md; of its two tables with haste of 0.0001, the first charged letting go (`let_go`) from an
 imagined fall as deep as a drop on, as all before it did, the second and all after it from half of that.
 
+Tables of OGBench's cube with `device=cuda` are of 250 tuning goals and of weights in half precision; RUN-0, RUN-1 and
+RUN-2 are there those of play and interrupted play, with a further head that the plans do not use, and RUN-…-ahead has a
+readout and a prior learned anew on the same world model, with `prior.ahead=80`. RUN-noisy has learned from
+`policy=noisy` and `policy=interrupted`, 3,000 episodes each; it alone was put on the goals of results.md, once.
+
 This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
 
