@@ -35,9 +35,10 @@ RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
 Of OGBench's cube from state, the metric `slow` was computed from the trained weights after `ridge` had become a
-setting. Where tables are of one of its RUNs each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew,
-with the same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of
-the goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
+setting. Where tables are of one of its RUNs each, with `energy.weights.control`, and with `energy.metric=slow` on 250
+goals, RUN-1 and RUN-2 were trained anew, with the same commands on another CPU, which gives other weights; the goals of
+the latter are those of the first table of that cube, which has the floors. With `energy.metric=slow`, the energy
+compares all of the goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
 
 Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
 evaluation: how far off what is imagined is, of both.
@@ -49,8 +50,8 @@ shipped; of all three, weights are kept in half precision. All other rows are of
 bench ran one model a process; its goals are those of the table of RUN-0, RUN-1 and RUN-2, which has the floors.
 
 With these, picking and placing from pixels got `energy.haste`, and `let_go` came to charge for falls of half a drop.
-Tables of before: with RUN-0, RUN-1 and RUN-2, and of `budgets=[own,1x1]`, from pixels, neither; from state, and of
-stacking but for the last, whole drops alone.
+Tables of before: from pixels, with RUN-0, RUN-1 and RUN-2, and of `budgets=[own,1x1]` with `planner.prior=1.0`,
+neither; from state, and of stacking but for the last, whole drops alone.
 
 RUN-round has learned, beside what RUN-0 learned from, from 1,000 episodes of the planner on RUN-0's model
 (`forearm record env=pickplace obs=state policy=planner checkpoint=RUN-0/checkpoint seed=1 episodes=1000`).
