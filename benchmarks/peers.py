@@ -35,7 +35,7 @@ from forearm.commands.doctor import machine
 from forearm.envs import World, make
 from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import Batch, observe_goals, stack
-from forearm.evaluation.controllers import SEEDS, Imagination, action_space
+from forearm.evaluation.controllers import SEEDS, Imagination, action_space, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
 from forearm.evaluation.results import Row, markdown, read_results, table, write_results
@@ -116,12 +116,12 @@ class Peer:
 
     def __init__(self, model: WorldModel, make_plan: Make, budget: Budget) -> None:
         self.model, self.make_plan, self.budget = model, make_plan, budget
-        self.device = model.metric.device
+        self.device = str(model.metric.device)
         self.evaluations = budget.samples * budget.iterations
 
     @torch.no_grad()
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
-        self._goals = self.model.encode({"pixels": torch.from_numpy(goals["pixels"]).to(self.device)})
+        self._goals = self.model.encode(tensors(self.model, goals, self.device))
         held = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, self.model.chunk).to(self.device)
         self._shift = partial(held.shift, executed=1)
         self._warm = [self._goals.new_zeros(HORIZON, ACTIONS) for _ in self._goals]
@@ -130,7 +130,7 @@ class Peer:
     @torch.no_grad()
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del states
-        latents = self.model.encode({"pixels": torch.from_numpy(observations["pixels"]).to(self.device)})
+        latents = self.model.encode(tensors(self.model, observations, self.device))
         actions = []
         for b, (z, goal) in enumerate(zip(latents, self._goals, strict=True)):
             plan = self.make_plan(push(self.model, z[None], goal[None], HORIZON), self.budget)

@@ -54,8 +54,8 @@ class ResidualPredictor(nn.Module):
 class PairLayer(nn.Module):
     """A pre-norm transformer layer (Xiong et al. 2020) for two tokens.
 
-    A softmax over two is a sigmoid of their difference. A GPU's attention kernels are made for long sequences: for 300
-    pairs one took as long as all products of a layer.
+    A softmax over two is a sigmoid of their difference. A GPU's attention kernels are made for long sequences, and take
+    long for many short ones.
     """
 
     def __init__(self, width: int) -> None:

@@ -139,12 +139,11 @@ def test_a_layer_for_two_tokens_is_a_transformers() -> None:
         "attention_norm": "norm1", "norm": "norm2", "join": "self_attn.out_proj", "expand": "linear1",
         "contract": "linear2",
     }  # fmt: skip
+    nn.init.normal_(known.self_attn.in_proj_bias)  # zero by default
     weights = known.state_dict()
     renamed = {f"{our}.{kind}": weights[f"{its}.{kind}"] for our, its in names.items() for kind in ("weight", "bias")}
     renamed |= {f"attend.{kind}": weights[f"self_attn.in_proj_{kind}"] for kind in ("weight", "bias")}
     ours.load_state_dict(renamed)
-    nn.init.normal_(known.self_attn.in_proj_bias)
-    ours.attend.bias = known.self_attn.in_proj_bias
     tokens = 3 * torch.randn(7, 2, 128)
     expected = known(tokens)
     torch.testing.assert_close(ours(tokens), expected)
