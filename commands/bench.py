@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         parts = word.split("/")
         if word != OWN and len(parts) != 3:
             raise UserError(f"energies: {word} is neither own nor DISTANCE/REDUCE/METRIC, such as mse/path/slow")
-        energies.append(base if word == OWN else base | dict(zip(("distance", "reduce", "metric"), parts, strict=True)))
+        named = dict(zip(("distance", "reduce", "metric"), parts, strict=True)) if word != OWN else {}
+        energies.append(base | named | ({"saturate": math.inf} if named else {}))  # a limit is of one distance
         check_energy(energies[-1])
     for word in config.get("budgets", [OWN]):
         samples, _, iterations = word.partition("x")
@@ -163,6 +165,7 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {energy['ensemble_k']:g} std"}[energy["ensemble"]]
     extra += [f" + {energy['haste']:g} haste"] if energy["haste"] else []
     extra += [f" + {energy['disagreement']:g} disagreement"] if energy["disagreement"] else []
+    extra += [f", at most {energy['saturate']:g}"] if energy["saturate"] < math.inf else []
     return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 
 

@@ -163,6 +163,8 @@ def check_energy(settings: dict[str, Any]) -> None:
     for key, value in {**numbers, **{f"weights.{term}": value for term, value in settings["weights"].items()}}.items():
         if not value >= 0:
             raise UserError(f"energy.{key}={value}: must not be negative")
+    if not settings["saturate"] > 0:
+        raise UserError(f"energy.saturate={settings['saturate']}: must be positive, or inf for no limit")
     if settings["keep_out"] is not None:
         try:
             Box.parse(settings["keep_out"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -24,9 +25,11 @@ from ..planner import (
     LatentEnergy,
     Planner,
     Proposal,
+    Saturated,
     Status,
+    Term,
+    weighted,
 )
-from ..planner.energy import Sum, weighted
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
 from .energies import METRICS, Box, Remembering, Unlikely, commanded_tips, letting_go
@@ -100,9 +103,10 @@ class Imagination:
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
     `goal`, `control`, `let_go` (`letting_go`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
-    tip is charged for every metre and step inside of. `prior` makes the `offers` that each plan begins with, and is
-    what the term of its name asks. `misses` counts plans that came after the `deadline`, in seconds.
-    `temporal` is what the metrics of that name compare by; UserError where one is named and there is none.
+    tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
+    (`Saturated`). `prior` makes the `offers` that each plan begins with, and is what the term of its name asks.
+    `misses` counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name
+    compare by; UserError where one is named and there is none.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Imagination:
         self.planner = planner.to(device)
         self.energy = dict(energy)
         self.weights = self.energy.pop("weights", {"goal": 1.0})
+        self.limit = self.energy.pop("saturate", math.inf)
         box = self.energy.pop("keep_out", None)
         self.keep_out = None if box is None else Box.parse(box)
         self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
@@ -189,7 +194,7 @@ class Imagination:
         z = torch.cat((self._z[:, None].expand(*imagined.shape[:-2], 1, -1), imagined), -2)
         return Foreseen(states.copy(), actions.cpu().numpy(), self.model.readout(z)[..., :3].cpu().numpy())
 
-    def _make_energy(self, observation: dict[str, torch.Tensor]) -> Sum:
+    def _make_energy(self, observation: dict[str, torch.Tensor]) -> Term:
         self._z = self.model.encode(observation)
         several = any(self.weights.get(term) for term in ("let_go", "prior"))
         model = Remembering(self.model) if several else self.model
@@ -203,7 +208,11 @@ class Imagination:
         if self.keep_out is not None and self.arm is not None:
             low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
             terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.arm), False, low, high)
-        return weighted(terms, {name: weight for name, weight in self.weights.items() if weight})
+        weights = {name: weight for name, weight in self.weights.items() if weight}
+        if self.limit == math.inf:
+            return weighted(terms, weights)
+        ends = {name: weights.pop(name) for name in ("goal", "control") if name in weights}
+        return Saturated(weighted(terms, ends), self.limit) + weighted(terms, weights)
 
     def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
         del observation  # encoded already, for the energy

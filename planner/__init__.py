@@ -5,7 +5,17 @@ from .agent import Agent
 from .base import Plan, Planner, PlanState, PlanStats, Proposal, Status
 from .cem import CEM
 from .constraints import KeepOut, Limits
-from .energy import ControlEnergy, Energy, FunctionEnergy, LatentEnergy, Term, WorldModel, as_energy, weighted
+from .energy import (
+    ControlEnergy,
+    Energy,
+    FunctionEnergy,
+    LatentEnergy,
+    Saturated,
+    Term,
+    WorldModel,
+    as_energy,
+    weighted,
+)
 from .gradient import CEMGradient, Gradient
 from .icem import ICEM
 from .mppi import MPPI
@@ -34,6 +44,7 @@ __all__ = [
     "Planner",
     "Proposal",
     "RandomShooting",
+    "Saturated",
     "Status",
     "Term",
     "WorldModel",

@@ -114,6 +114,34 @@ def checked(energies: Tensor, actions: Tensor) -> Tensor:
     return energies
 
 
+@dataclass(frozen=True, eq=False)
+class Saturated(Term):
+    """An energy of which nothing finite counts as more than `limit`; what is not finite stays so.
+
+    Far from a goal nothing within the horizon comes near it, and what a learned model is wrong about would decide
+    which plan looks a little better. Here such plans are alike, and of these a planner takes the first: a
+    `Proposal`'s own, where it offers all candidates. PILCO's saturating cost, with a corner (Deisenroth & Rasmussen
+    2011).
+
+    Raises:
+        ValueError: for a limit that is not positive.
+    """
+
+    energy: Energy
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ValueError(f"limit={self.limit} must be positive")
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        energies = checked(self.energy(actions), actions)
+        return torch.where(energies.isfinite(), energies.clamp(max=self.limit), energies)
+
+    def violations(self, actions: Tensor) -> Tensor | None:
+        return as_energy(self.energy).violations(actions)
+
+
 def _parts(energy: Energy) -> tuple[tuple[float, Term], ...]:
     return energy.parts if isinstance(energy, Sum) else ((1.0, as_energy(energy)),)
 

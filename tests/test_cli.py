@@ -1,6 +1,7 @@
 """The command line: help that tells all, and bad input that ends in one line, with nothing overwritten."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -143,6 +144,7 @@ BAD: dict[str, tuple[str, str]] = {
     "relax": (f"{TRAIN} relax=2", r"relax=2(\.0)?: must lie in 0 … 1; it is a share"),
     "ridge": (f"{TRAIN} ridge=0", r"ridge=0(\.0)?: must be positive"),
     "energy weight": (f"{BENCH} energy.weights.control=-1", r"energy\.weights\.control=-1: must not be negative"),
+    "no limit": (f"{BENCH} energy.saturate=0", r"energy\.saturate=0(\.0)?: must be positive, or inf for no limit"),
     "energy term": (f"{BENCH} energy.weights.effort=1", r"no key 'energy\.weights\.effort'"),
     "oracle reduce": (f"{BENCH} planners=[oracle] oracle.reduce=max", r"oracle\.reduce=max is unknown; choose one"),
     "box": (f"{BENCH} energy.keep_out=0,0,0", r"energy\.keep_out=0,0,0: must be a box LOW\.\.HIGH in metres"),
@@ -440,6 +442,9 @@ def test_presets_give_way_to_what_is_set() -> None:
     grasps = [["env=pickplace"], ["env=pickplace", "obs=pixels+proprio"], ["env=push", "obs=pixels+proprio"]]
     assert [compose("bench", words).planner.prior for words in grasps] == [0.97, 1.0, 0.0]
     assert compose("bench", ["energy.weights.control=0.5", "env=reach"]).energy.weights.control == 0.5
+    ogbench = ["env=ogbench/cube-single", "obs=state"]
+    assert compose("bench", ogbench).energy.saturate == 0.001  # of the metric that another preset chose
+    assert compose("bench", [*ogbench, "energy.metric=slow"]).energy.saturate == math.inf
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from forearm.planner import (
     KeepOut,
     LatentEnergy,
     Limits,
+    Proposal,
+    RandomShooting,
+    Saturated,
     Status,
     as_energy,
     weighted,
@@ -91,6 +94,32 @@ def test_energies_add_and_scale() -> None:
 def test_a_weight_of_zero_switches_off_even_what_is_infinite() -> None:
     never = as_energy(lambda actions: torch.full(actions.shape[:2], torch.inf))
     assert torch.equal((ControlEnergy() + 0 * never)(ACTIONS), ControlEnergy()(ACTIONS))
+
+
+def test_a_saturated_energy_is_flat_above_its_limit_and_keeps_what_is_not_finite() -> None:
+    values = torch.tensor([[0.1, 0.5, 2.0, torch.inf, torch.nan]]).expand(2, 5)
+    energy = Saturated(lambda actions: values, 0.5) + ControlEnergy()
+    expected = torch.tensor([[0.1, 0.5, 0.5, torch.inf, torch.nan]]) + ControlEnergy()(ACTIONS)
+    torch.testing.assert_close(energy(ACTIONS), expected, equal_nan=True)
+    box = KeepOut(lambda actions: actions, False, -torch.ones(3), torch.ones(3))
+    count = Saturated(box + ControlEnergy(), 0.5).violations(ACTIONS)
+    assert count is not None and torch.equal(count, box.violations(ACTIONS))
+    with pytest.raises(ValueError, match=r"limit=0\.0 must be positive"):
+        Saturated(ControlEnergy(), 0.0)
+
+
+def test_of_plans_that_are_alike_the_first_that_was_proposed_wins() -> None:
+    planner = RandomShooting(
+        space=ActionSpace(low=-torch.ones(3), high=torch.ones(3), steps=6), samples=5, iterations=1
+    )
+    offers = Proposal(lambda state, n: 0.3 * ACTIONS.clamp(-3, 3), 1.0)
+    far = LatentEnergy(Walk(), Z, GOAL)
+    best = planner.plan(far, planner.init(2), proposals=[offers])
+    index = far(0.3 * ACTIONS.clamp(-3, 3)).argmin(1)
+    assert index.all()  # not the first, for either problem
+    torch.testing.assert_close(best.actions, 0.3 * ACTIONS.clamp(-3, 3)[torch.arange(2), index])
+    alike = planner.plan(Saturated(far, 1e-3), planner.init(2), proposals=[offers])
+    torch.testing.assert_close(alike.actions, 0.3 * ACTIONS.clamp(-3, 3)[:, 0])
 
 
 def test_control_energy_is_effort_and_smoothness() -> None:
