@@ -247,7 +247,8 @@ def _fits(value: Any, default: Any) -> bool:
         first = default[0] if default else ""
         return isinstance(value, ListConfig) and len(value) > 0 and all(_fits(item, first) for item in value)
     if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (math.isfinite(value) or value == default)
     return type(value) is type(default)
 
 

@@ -28,16 +28,21 @@ a task beside each other leave them out. Plan times are of one problem alone, ob
 on a machine that did other work as well; measured by themselves they are in [performance.md](performance.md).
 
 RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
-(`forearm record env=… obs=… episodes=4000`), of OGBench's cube on the two that [ogbench.md](ogbench.md) names; of
-stacking, of the drawer from pixels and of OGBench's cube, RUN-0 is the model that is shipped (of the drawer from
-pixels, with readout and prior learned anew on an earlier world model, as `forearm train world=…` does). RUN-push and
+(`forearm record env=… obs=… episodes=4000`), of OGBench's cube on play and interrupted play; of stacking, of the drawer
+from pixels and of OGBench's cube from pixels, RUN-0 is the model that is shipped (of the drawer from pixels, with
+readout and prior learned anew on an earlier world model, as `forearm train world=…` does). RUN-push and
 RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
 
-Of OGBench's cube from state, the metric `slow` was computed from the trained weights after `ridge` had become a
-setting. Where tables are of one of its RUNs each, with `energy.weights.control`, and with `energy.metric=slow` on 250
-goals, RUN-1 and RUN-2 were trained anew, with the same commands on another CPU, which gives other weights; the goals of
-the latter are those of the first table of that cube, which has the floors. With `energy.metric=slow`, the energy
+Of OGBench's cube from state, RUN-all-0 (shipped), RUN-all-1 and RUN-all-2 have learned from the three recordings that
+[ogbench.md](ogbench.md) names. Their tables ran one model a process; the floors on the same goals stand in the tables
+of RUN-0, RUN-1 and RUN-2, which are of before: of 64 offers, no `energy.saturate` and no charge on motion. So is the
+one that names no checkpoint, of RUN-0.
+
+Of those of before, the metric `slow` was computed from the trained weights after `ridge` had become a setting. Where
+tables are of one of its RUNs each, with `energy.weights.control`, and with `energy.metric=slow` on 250 goals, RUN-1 and
+RUN-2 were trained anew, with the same commands on another CPU, which gives other weights; the goals of the latter are
+those of the first table of that cube, which has the floors. With `energy.metric=slow`, the energy
 compares all of the goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
 
 Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
