@@ -147,8 +147,9 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         parts = word.split("/")
         if word != OWN and len(parts) != 3:
             raise UserError(f"energies: {word} is neither own nor DISTANCE/REDUCE/METRIC, such as mse/path/slow")
-        named = dict(zip(("distance", "reduce", "metric"), parts, strict=True)) if word != OWN else {}
-        energies.append(base | named | ({"saturate": math.inf} if named else {}))  # a limit is of one distance
+        named = {} if word == OWN else dict(zip(("distance", "reduce", "metric"), parts, strict=True))
+        limit = {} if word == OWN else {"saturate": math.inf}  # one limit suits one distance
+        energies.append(base | named | limit)
         check_energy(energies[-1])
     for word in config.get("budgets", [OWN]):
         samples, _, iterations = word.partition("x")

@@ -17,6 +17,7 @@ import yaml
 from conftest import FOREARM
 from forearm.cli import COMMANDS, command_help, compose, main
 from forearm.commands import common, quickstart
+from forearm.commands.bench import sweep
 from forearm.envs import make
 from forearm.evaluation.controllers import Imagination, Zero
 from forearm.evaluation.goals import make_goals
@@ -446,6 +447,8 @@ def test_presets_give_way_to_what_is_set() -> None:
     assert compose("bench", ogbench).energy.saturate == 0.001  # of the metric that another preset chose
     for word in ("energy.metric=slow", "energy.saturate=inf"):
         assert compose("bench", [*ogbench, word]).energy.saturate == math.inf
+    energies, _ = sweep(compose("bench", [*ogbench, "energies=[own,mse/min/slow]"]))
+    assert [energy["saturate"] for energy in energies] == [0.001, math.inf]
 
 
 @pytest.mark.parametrize(

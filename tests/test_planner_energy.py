@@ -112,14 +112,15 @@ def test_of_plans_that_are_alike_the_first_that_was_proposed_wins() -> None:
     planner = RandomShooting(
         space=ActionSpace(low=-torch.ones(3), high=torch.ones(3), steps=6), samples=5, iterations=1
     )
-    offers = Proposal(lambda state, n: 0.3 * ACTIONS.clamp(-3, 3), 1.0)
+    offered = 0.3 * ACTIONS.clamp(-3, 3)
+    proposal = Proposal(lambda state, n: offered, 1.0)
     far = LatentEnergy(Walk(), Z, GOAL)
-    best = planner.plan(far, planner.init(2), proposals=[offers])
-    index = far(0.3 * ACTIONS.clamp(-3, 3)).argmin(1)
+    best = planner.plan(far, planner.init(2), proposals=[proposal])
+    index = far(offered).argmin(1)
     assert index.all()  # not the first, for either problem
-    torch.testing.assert_close(best.actions, 0.3 * ACTIONS.clamp(-3, 3)[torch.arange(2), index])
-    alike = planner.plan(Saturated(far, 1e-3), planner.init(2), proposals=[offers])
-    torch.testing.assert_close(alike.actions, 0.3 * ACTIONS.clamp(-3, 3)[:, 0])
+    torch.testing.assert_close(best.actions, offered[torch.arange(2), index])
+    alike = planner.plan(Saturated(far, 1e-3), planner.init(2), proposals=[proposal])
+    torch.testing.assert_close(alike.actions, offered[:, 0])
 
 
 def test_control_energy_is_effort_and_smoothness() -> None:
