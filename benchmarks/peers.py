@@ -14,8 +14,8 @@ pytorch-mppi, a raw constant, is the best of five for each problem.
 The second puts them on held-out goals of push from pixels and writes OUT/results.json and OUT/success.png. All plan
 with the shipped model and the same energy, start from their last plan, shifted, where they can (torch-world cannot),
 and execute one step of each plan; ours roll out in bfloat16 where that pays, once as they are and once compiled, or, on
-a GPU, replayed as a CUDA graph. It takes more than an hour and goes on where it was stopped; when all rows are there,
-the first plan of each is timed, in turns, encoding included.
+a GPU, replayed as a CUDA graph, and that with fused kernels. It takes more than an hour and goes on where it was
+stopped; when all rows are there, the first plan of each is timed, in turns, encoding included.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ HORIZON = 6
 
 BUDGETS = tuple(Budget(*size) for size in ((32, 2), (32, 3), (40, 3), (48, 3), (64, 3), (64, 4), (128, 5)))
 """In closed loop."""
-BACKENDS = {"cpu": {"": "eager", ", compiled": "inductor"}, "cuda": {"": "eager", ", replayed": "cudagraphs"}}
+BACKENDS = {
+    "cpu": {"": "eager", ", compiled": "inductor"},
+    "cuda": {"": "eager", ", replayed": "cudagraphs", ", fused": "inductor"},
+}
 """Of ours in closed loop, by the device."""
 ONE_OF_EACH = "stable-worldmodel CEM,pytorch-icem,pytorch-mppi,mbrl,torch-world"
 CALLS = 10

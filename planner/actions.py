@@ -106,7 +106,7 @@ class ActionSpace:
     def fit(self, actions: Tensor) -> Tensor:
         """Knots (…, P, A) in [-1, 1] whose spline is nearest to actions (…, T, A), by least squares."""
         unit = ((actions - self._centre) / self._half).nan_to_num(0.0, 0.0, 0.0)
-        return _along_time(_fit_matrix(self.spline, self.steps, self.knots).to(unit), unit).clamp(-1, 1)
+        return _along_time(_fit_matrix(self.spline, self.steps, self.knots, unit.device).to(unit), unit).clamp(-1, 1)
 
     def shift(self, knots: Tensor, executed: int) -> Tensor:
         """Knots (…, P, A) of the same plan after `executed` environment steps, the last action held at its end.
@@ -116,7 +116,7 @@ class ActionSpace:
         """
         if executed < 0:
             raise ValueError(f"executed={executed} environment steps: must not be negative")
-        matrix = _shift_matrix(self.spline, self.steps, self.knots, min(executed, self.steps))
+        matrix = _shift_matrix(self.spline, self.steps, self.knots, min(executed, self.steps), knots.device)
         return _along_time(matrix.to(knots), knots).clamp(-1, 1)
 
     def noise(self, seeds: Sequence[int], count: int, draws: tuple[int, int]) -> Tensor:
@@ -183,14 +183,15 @@ def _spline_matrix(spline: Spline, steps: int, knots: int) -> Tensor:
 
 
 @cache
-def _fit_matrix(spline: Spline, steps: int, knots: int) -> Tensor:
-    return torch.linalg.pinv(_spline_matrix(spline, steps, knots))
+def _fit_matrix(spline: Spline, steps: int, knots: int, device: torch.device) -> Tensor:
+    return torch.linalg.pinv(_spline_matrix(spline, steps, knots)).to(device)
 
 
 @cache
-def _shift_matrix(spline: Spline, steps: int, knots: int, executed: int) -> Tensor:
+def _shift_matrix(spline: Spline, steps: int, knots: int, executed: int, device: torch.device) -> Tensor:
     later = (torch.arange(steps) + executed).clamp(max=steps - 1)
-    return _fit_matrix(spline, steps, knots) @ _spline_matrix(spline, steps, knots)[later]
+    onto = _fit_matrix(spline, steps, knots, torch.device("cpu"))
+    return (onto @ _spline_matrix(spline, steps, knots)[later]).to(device)
 
 
 def _colour_matrix(knots: int, beta: float) -> Tensor:

@@ -135,8 +135,9 @@ class Planner(ABC):
             finite, the best).
         backend: what runs the search: "eager"; "cudagraphs", which records it on a GPU and replays it (`Captured`);
             a backend of torch.compile, which makes it one function ("inductor" fuses it, which takes a compiler and
-            tens of seconds once, and on a GPU records it as well); "auto" is "cudagraphs" on a GPU, else "eager". A
-            plan with a deadline runs eagerly, for it looks at the clock; so does what cannot be recorded or compiled.
+            tens of seconds once; on a GPU it fuses what evaluates candidates, and records the search); "auto" is
+            "cudagraphs" on a GPU, else "eager". A plan with a deadline is not recorded, for it looks at the clock; what
+            cannot be recorded or compiled runs eagerly.
     """
 
     fewest: ClassVar[int] = 2
@@ -278,9 +279,16 @@ class Planner(ABC):
     @cached_property
     def _fast(self) -> Captured | Fast:
         device = self.space.low.device
-        if self.backend in ("auto", "cudagraphs") and device.type == "cuda":
+        if device.type == "cuda" and self.backend in ("auto", "cudagraphs", "inductor"):
             return Captured(self._search)
         return Fast(self._search, self.backend, device, gradients=self.first_gradient < self.iterations)
+
+    @cached_property
+    def _fused(self) -> Fast | None:
+        """On a GPU energies alone are compiled: one function for all iterations, where the search would be unrolled."""
+        if self.backend != "inductor" or not self.space.low.is_cuda:
+            return None
+        return Fast(self._expand_and_evaluate, self.backend, self.space.low.device, gradients=False)
 
     def _mirrored(self, half: Tensor) -> Tensor:
         """Noise (I, B, N, P, A) of half of it: 0 for candidate 0, which is the mean itself, then pairs that mirror each
@@ -312,9 +320,14 @@ class Planner(ABC):
     def _evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
         """Energies (B, N) of knots (B, N, P, A), +inf for whatever is not finite."""
         with torch.set_grad_enabled(knots.requires_grad):
-            actions = self.space.expand(knots, previous_action)
-            energies = checked(energy(actions), actions)
-            return energies.to(knots.dtype).nan_to_num(torch.inf, torch.inf, torch.inf)
+            if self._fused is not None and not knots.requires_grad:
+                return self._fused(energy, knots, previous_action)[0]
+            return self._expand_and_evaluate(energy, knots, previous_action)
+
+    def _expand_and_evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
+        actions = self.space.expand(knots, previous_action)
+        energies = checked(energy(actions), actions)
+        return energies.to(knots.dtype).nan_to_num(torch.inf, torch.inf, torch.inf)
 
 
 class _Found(NamedTuple):

@@ -1,4 +1,4 @@
-"""A search as one compiled function, where that can be had."""
+"""A function compiled whole, where that can be had."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from .capture import cloned
-
 Backend = Literal["auto", "eager", "inductor", "cudagraphs", "aot_eager"]
-"""What runs a search; "cudagraphs" is `Captured`, on a GPU, the others but "eager" are torch.compile's."""
+"""What runs a search; "cudagraphs" is `Captured`, on a GPU, the others but "eager" are torch.compile's, "inductor" on a
+GPU both."""
 
 
 class Fast:
-    """A method that takes tensors, and what holds some, and gives a named tuple; compiled whole at its second call. The
-    object that it belongs to does not change.
+    """A method that takes tensors, and what holds some; compiled whole at its second call. Its object does not change.
 
     The first call fills what is cached on the way, and many a function has no second. `gradients` says whether the
     function differentiates. Not everything can be compiled: an energy may leave torch, a machine may lack a compiler.
@@ -23,29 +21,29 @@ class Fast:
     """
 
     def __init__(self, function: Callable[..., Any], backend: Backend, device: torch.device, gradients: bool) -> None:
-        self._on_gpu = device.type == "cuda"
         self._function = function
-        self._compiled: Callable[..., Any] | None = None
+        self._ways: list[Callable[..., Any]] = []
         self._warm = False
-        if backend not in ("auto", "eager", "cudagraphs"):
-            options: dict[str, Any] = {"guard_filter_fn": _can_change}
-            if backend == "inductor":
-                options["size_asserts"] = False  # what the guards have seen to
-                options["triton.cudagraphs"] = self._on_gpu
-                options["cpp_wrapper"] = not self._on_gpu  # Python took a third of a small plan
+        if backend in ("auto", "eager", "cudagraphs"):
+            return
+        options: dict[str, Any] = {"guard_filter_fn": _can_change}
+        choices = [options]
+        if backend == "inductor":
+            options["size_asserts"] = False  # what the guards have seen to
+            if device.type == "cpu":  # Python took a third of a small plan; a model's steps cannot be called from C++
+                choices = [options | {"cpp_wrapper": True}, options]
+        for choice in choices:
             settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "isolate_recompiles": True}
-            self._compiled = torch.compile(function, backend=backend, options=options, **settings)
-            if gradients:
-                self._compiled = torch._dynamo.config.patch(trace_autograd_ops=True)(self._compiled)
+            way = torch.compile(function, backend=backend, options=choice, **settings)
+            self._ways.append(torch._dynamo.config.patch(trace_autograd_ops=True)(way) if gradients else way)
 
     def __call__(self, *arguments: Any) -> tuple[Any, bool]:
         """The function's result, and whether it was compiled."""
-        if self._compiled is not None and self._warm:
+        while self._ways and self._warm:
             try:
-                found = self._compiled(*arguments)
-                return cloned(found) if self._on_gpu else found, True
+                return self._ways[0](*arguments), True
             except Exception:  # whatever it is: if it is the caller's fault, eager execution says so in plain words
-                self._compiled = None
+                del self._ways[0]
         self._warm = True
         return self._function(*arguments), False
 

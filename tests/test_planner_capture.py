@@ -1,7 +1,9 @@
 """Searches that are recorded and replayed: what is looked at, and what is seen when it changes. The recorder here runs
 the function again, on the tensors that a CUDA graph would read; tests/test_gpu.py has the real one."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 from forearm.evaluation.controllers import action_space
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import PLANNERS, ControlEnergy, Energy, LatentEnergy, Planner, make_planner
-from forearm.planner.capture import Captured, OpaqueError, Parts, together
+from forearm.planner.capture import Captured, Modules, OpaqueError, Parts, together
+from forearm.planner.compilation import Fast
 from torch import Tensor, nn
 
 ACTIONS, LATENT = 2, 6
@@ -72,6 +75,33 @@ def test_a_replay_finds_what_an_eager_search_finds_whatever_changes(name: str, m
     assert not same(towards(model, 3), torch.zeros(2, ACTIONS))  # another argument
     model.predictor = type(model.predictor)(LATENT, 2 * ACTIONS, width=8)  # other weights, in another place
     assert not same(towards(model, 3)) and same(towards(model, 3)) and len(records) == 2
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_a_replay_may_evaluate_by_a_compiled_function(name: str, model: WorldModel) -> None:
+    """As it does on a GPU under backend=inductor."""
+    eager, fused = small(name), captured(name, [])
+    evaluate = Fast(fused._expand_and_evaluate, "aot_eager", torch.device("cpu"), gradients=False)
+    vars(fused)["_fused"] = evaluate
+    state, plan = eager.init(2), None
+    for seed in range(3):
+        expected, plan = (planner.plan(towards(model, seed), state) for planner in (eager, fused))
+        torch.testing.assert_close((plan.actions, plan.energy), (expected.actions, expected.energy))
+        state = expected.state
+    assert plan is not None and plan.stats.compiled
+    knots = torch.zeros(2, 3, fused.space.knots, ACTIONS)
+    evaluate(towards(model, 3), knots, None)  # the gradient planners' first
+    assert evaluate(towards(model, 3), knots, None)[1]
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own
+def test_a_search_on_a_world_model_compiles_with_kernels(model: WorldModel) -> None:
+    eager, compiled = small("cem"), replace(small("cem"), backend="inductor")
+    plans = [compiled.plan(towards(model, seed), compiled.init(2)) for seed in range(2)]
+    assert [plan.stats.compiled for plan in plans] == [False, True]
+    expected = eager.plan(towards(model, 1), eager.init(2))
+    torch.testing.assert_close((plans[1].actions, plans[1].energy), (expected.actions, expected.energy))
 
 
 def test_an_earlier_plan_stays_what_it_was(model: WorldModel) -> None:
@@ -142,3 +172,36 @@ def test_arguments_are_taken_apart_and_put_together() -> None:
         with pytest.raises(OpaqueError):
             Parts().take(strange)
     assert Parts().take(ControlEnergy(1.0)) != Parts().take(ControlEnergy())
+
+
+def test_a_module_is_known_until_anything_in_it_changes(model: WorldModel) -> None:
+    known = Modules()
+    number, weights = known.look(model)
+    assert {id(weight) for weight in weights} >= {id(weight) for weight in (*model.parameters(), *model.buffers())}
+    head, first = model.predictor.get_submodule("change"), model.predictor.get_submodule("blocks.0")
+    assert isinstance(head, nn.Linear) and isinstance(first, nn.Module)
+    weight, members = head.weight, model._members
+
+    def number_after(change: Callable[[], object]) -> int:
+        change()
+        return known.look(model)[0]
+
+    assert number_after(lambda: head.weight.mul_(2)) == number  # read where it lies
+    changed = [
+        number_after(lambda: setattr(weight, "data", weight.data.clone())),
+        number_after(lambda: setattr(weight, "data", weight.data.double())),
+        number_after(lambda: setattr(head, "weight", nn.Parameter(torch.zeros(LATENT, 8)))),
+        number_after(first.train),
+        number_after(lambda: members.append(members[0])),
+        number_after(lambda: setattr(model, "metric", model.metric.clone())),
+        number_after(lambda: model.predictor.register_module("blocks", nn.Sequential(first))),
+        number_after(lambda: head.register_forward_hook(print)),
+    ]
+    assert len({number, *changed}) == 9
+    assert number_after(lambda: head._forward_hooks.clear()) == changed[-2]  # as it was before
+    assert known.look(model)[1] == known.look(model)[1] != weights
+    first.scale = lambda x: x * number  # type: ignore[assignment]
+    assert known.look(model)[0] == known.look(model)[0]
+    model.source = np.zeros(2)  # type: ignore[assignment]
+    with pytest.raises(OpaqueError):
+        known.look(model)
