@@ -40,11 +40,9 @@ Of OGBench's cube from state, RUN-all-0 (shipped), RUN-all-1 and RUN-all-2 have 
 five tasks stand in the tables of RUN-0, RUN-1 and RUN-2, which are of before: of 64 offers, no `energy.saturate` and no
 charge on motion. So is the one that names no checkpoint, of RUN-0.
 
-Of those of before, the metric `slow` was computed from the trained weights after `ridge` had become a setting. Where
-tables are of one of its RUNs each, with `energy.weights.control`, and with `energy.metric=slow` on 250 goals, RUN-1 and
-RUN-2 were trained anew, with the same commands on another CPU, which gives other weights; the goals of the latter are
-those of the first table of that cube, which has the floors. With `energy.metric=slow`, the energy compares all of the
-goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
+Where tables of before are of one RUN each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew, with the
+same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of the goal's
+embedding; the offers are still made for where the cube is to be, as it is read off that.
 
 Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
 evaluation: how far off what is imagined is, of both.
