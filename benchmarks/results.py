@@ -41,8 +41,8 @@ five tasks stand in the tables of RUN-0, RUN-1 and RUN-2, which are of before: o
 charge on motion. So is the one that names no checkpoint, of RUN-0.
 
 Where tables of before are of one RUN each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew, with the
-same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of the goal's
-embedding; the offers are still made for where the cube is to be, as it is read off that.
+same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of the
+goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
 
 Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
 evaluation: how far off what is imagined is, of both.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..training.objectives import Objective
 
 SETTINGS = (
-    "steps", "batch", "horizon", "learning_rate", "relax", "grounding", "ridge", "precision", "seed",
+    "steps", "batch", "horizon", "learning_rate", "relax", "grounding", "grounding_arm", "ridge", "precision", "seed",
     "log_every", "validate_every", "save_every",
 )  # fmt: skip
 S = TypeVar("S")

@@ -170,8 +170,8 @@ class Parts:
 
 
 class Modules:
-    """What was found in modules. Most of what a plan is given lies there, and seldom changes: to look again whether
-    anything did takes a tenth of the time that it takes to look at everything."""
+    """What was found in modules: most of what a plan is given, which seldom changes. Looking at all of it takes longer
+    than a small replay, seeing that nothing changed a seventh of that."""
 
     KEPT = 16
 

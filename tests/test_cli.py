@@ -198,6 +198,7 @@ BAD: dict[str, tuple[str, str]] = {
     "oracle episodes": (f"{BENCH} oracle.episodes=0", r"oracle\.episodes=0: must be at least 1"),
     "steps": (f"{TRAIN} steps=0", "steps=0: must be at least 1"),
     "rate": (f"{TRAIN} learning_rate=0", r"learning_rate=0\.?0?: must be positive"),
+    "grounding": (f"{TRAIN} grounding_arm=-1", r"grounding_arm=-1(\.0)?: must not be negative"),
     "weight": (f"{TRAIN} objective=vicreg objective.weight=-1", r"objective\.weight=-1(\.0)?: must not be negative"),
     "model": (f"{TRAIN} model.latent=0", r"model\.latent=0: must be at least 1"),
     "chunk": (f"{TRAIN} model.chunk=0", r"model\.chunk=0: must be at least 1"),

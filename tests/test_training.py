@@ -349,7 +349,10 @@ def test_grounding_makes_embeddings_tell_where_things_are() -> None:
 
 # Interruptions
 
-LONG = ("steps=300", "log_every=3", "validate_every=40", "save_every=7", "seed=5", "grounding=0.5")
+LONG = (
+    *("steps=300", "log_every=3", "validate_every=40", "save_every=7", "seed=5"),
+    *("grounding=0.5", "grounding_arm=0.5"),
+)
 
 
 @pytest.fixture(scope="module", params=["sigreg", "ema"])
@@ -460,7 +463,7 @@ def test_training_from_pixels_goes_on_exactly(pixel_run: Path, tmp_path: Path, m
     "change",
     [
         *("steps=200", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3"),
-        *("objective.weight=0.4", "grounding=0.1"),
+        *("objective.weight=0.4", "grounding=0.1", "grounding_arm=0.1"),
     ],
 )
 def test_another_setting_is_refused(

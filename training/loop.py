@@ -44,7 +44,8 @@ VALIDATION_WINDOWS = 800
 class Settings:
     """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps.
     `relax` is the share of each window that all members learn, of a model that has several (`members_loss`);
-    `grounding` weighs what `Grounding` tells; `ridge` is that of `slow_metric`."""
+    `grounding` weighs what `Grounding` tells of the tracked positions, `grounding_arm` what it tells of the arm's
+    proprioception; `ridge` is that of `slow_metric`."""
 
     steps: int = 3000
     batch: int = 96
@@ -55,6 +56,7 @@ class Settings:
     clip: float = 1.0
     relax: float = 0.1
     grounding: float = 0.0
+    grounding_arm: float = 0.0
     ridge: float = 0.1
     precision: str = "auto"
     seed: int = 0
@@ -68,8 +70,9 @@ class Settings:
             raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
         if not 0 <= self.relax <= 1:
             raise ValueError(f"relax={self.relax}: must lie in 0 … 1; it is a share")
-        if not self.grounding >= 0:
-            raise ValueError(f"grounding={self.grounding}: must not be negative")
+        for key in ("grounding", "grounding_arm"):
+            if not getattr(self, key) >= 0:
+                raise ValueError(f"{key}={getattr(self, key)}: must not be negative")
         if not self.ridge > 0:
             raise ValueError(f"ridge={self.ridge}: must be positive")
         if self.precision not in PRECISIONS:
@@ -115,12 +118,19 @@ class Trainer:
         self.objective = objective.to(device)
         self._modules: dict[str, nn.Module] = {"model": model, "objective": objective}
         learned = list(model.parameters())
-        self._grounding = None
         if settings.grounding:
             self.columns["tracked"] = self._tracked["train"]
-            self._grounding = Grounding(model.architecture.latent, self._tracked["train"]).to(device)
-            self._modules["grounding"] = self._grounding
-            learned += self._grounding.parameters()
+        if settings.grounding_arm:
+            self.columns["arm"] = data.load("train", ["proprio"])["proprio"]
+        latent, weights = model.architecture.latent, {"tracked": settings.grounding, "arm": settings.grounding_arm}
+        self._groundings = {
+            name: (Grounding(latent, self.columns[name]).to(device), weight)
+            for name, weight in weights.items()
+            if weight
+        }
+        for name, (grounding, _) in self._groundings.items():
+            self._modules[f"grounding.{name}"] = grounding
+            learned += grounding.parameters()
         # Fused AdamW is one kernel for all parameters; the unfused one is a tenth of a small model's step.
         self.optimizer = torch.optim.AdamW(
             learned, settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
@@ -193,7 +203,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = s.rate(self.step)
         actions = batch.pop("action")
-        tracked = batch.pop("tracked", None)
+        known = {name: batch.pop(name) for name in self._groundings}
         frames = {part: value.flatten(0, 1) for part, value in batch.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             z = self.model.encode(frames).unflatten(0, (len(actions), -1))
@@ -201,10 +211,13 @@ class Trainer:
         error = (predicted - self.objective.targets(frames, z)[:, 1:]).square()
         prediction = self._over_members(error, lots)
         loss, told = prediction, {}
-        if self._grounding is not None and tracked is not None:
-            seen, imagined = self._grounding(z, tracked), self._grounding(predicted, tracked[:, 1:])
-            # Which member is nearest is a matter of positions as well.
-            loss = self._over_members(error + s.grounding * imagined, lots) + s.grounding * seen.mean()
+        if known:
+            told_apart = z.new_zeros(())
+            for name, (grounding, weight) in self._groundings.items():
+                # Which member is nearest is a matter of positions as well.
+                error = error + weight * grounding(predicted, known[name][:, 1:])
+                told_apart = told_apart + weight * grounding(z, known[name]).mean()
+            loss = self._over_members(error, lots) + told_apart
             told["grounding_loss"] = (loss - prediction).detach()
         # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
         self._noise.manual_seed(s.seed * 1_000_003 + self.step)
