@@ -32,8 +32,8 @@ class Fast:
             options["size_asserts"] = False  # what the guards have seen to
             if device.type == "cpu":  # Python took a third of a small plan; a model's steps cannot be called from C++
                 choices = [options | {"cpp_wrapper": True}, options]
+        settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "isolate_recompiles": True}
         for choice in choices:
-            settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "isolate_recompiles": True}
             way = torch.compile(function, backend=backend, options=choice, **settings)
             self._ways.append(torch._dynamo.config.patch(trace_autograd_ops=True)(way) if gradients else way)
 

@@ -121,7 +121,8 @@ class Trainer:
         if settings.grounding:
             self.columns["tracked"] = self._tracked["train"]
         if settings.grounding_arm:
-            self.columns["arm"] = data.load("train", ["proprio"])["proprio"]
+            seen = self.columns if "proprio" in self.columns else data.load("train", ["proprio"])
+            self.columns["arm"] = seen["proprio"]
         latent, weights = model.architecture.latent, {"tracked": settings.grounding, "arm": settings.grounding_arm}
         self._groundings = {
             name: (Grounding(latent, self.columns[name]).to(device), weight)
@@ -212,12 +213,12 @@ class Trainer:
         prediction = self._over_members(error, lots)
         loss, told = prediction, {}
         if known:
-            told_apart = z.new_zeros(())
+            seen = z.new_zeros(())
             for name, (grounding, weight) in self._groundings.items():
                 # Which member is nearest is a matter of positions as well.
                 error = error + weight * grounding(predicted, known[name][:, 1:])
-                told_apart = told_apart + weight * grounding(z, known[name]).mean()
-            loss = self._over_members(error, lots) + told_apart
+                seen = seen + weight * grounding(z, known[name]).mean()
+            loss = self._over_members(error, lots) + seen
             told["grounding_loss"] = (loss - prediction).detach()
         # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
         self._noise.manual_seed(s.seed * 1_000_003 + self.step)
