@@ -71,6 +71,7 @@ def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
     """Plan times with a large world model, as `imagined` says, by each of its backends."""
     import torch
 
+    from ..episodes.progress import progress_bar
     from ..evaluation.timing import time_plans
     from ..models.world_model import Architecture, WorldModel
 
@@ -82,11 +83,23 @@ def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
         architecture = Architecture({"state": [1]}, {"state": "mlp"}, 5, 2, 192, 64, "transformer", settings)
         model = WorldModel(architecture).to(device).eval().requires_grad_(False)
     size = (config.samples, config.iterations, config.horizon)
-    return [
-        time_plans(model, *size, count, bf16=device.type == "cuda", backend=backend, repetitions=10)
-        for count in config.problems
-        for backend in config.backends
-    ]
+    runs = [(count, backend) for count in config.problems for backend in config.backends]
+    times = []
+    with progress_bar("bench plan times", len(runs), "runs") as advance:
+        for count, backend in runs:
+            times.append(
+                time_plans(
+                    model,
+                    *size,
+                    count,
+                    bf16=device.type == "cuda",
+                    backend=backend,
+                    repetitions=10,
+                    limit=config.limit,
+                )
+            )
+            advance(1)
+    return times
 
 
 def device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from .results import markdown
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 """The operators of torch in which a model multiplies matrices."""
+WARM_UP = 2
+"""Rounds before those that count: a plan that can be recorded is in the second."""
+FEWEST = 3
+"""Rounds that count, however long they take."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,10 @@ def time_plans(
     bf16: bool,
     backend: Backend = "eager",
     repetitions: int = 30,
+    limit: float = math.inf,
 ) -> PlanTime:
     """Measures on the device that the model is on, without encoding; where the plan is recorded on a GPU, its products
-    and bare rollouts are as well."""
+    and bare rollouts are as well. `repetitions` and `limit` are those of `in_turns`."""
     model.multiply_in_bf16(bf16)
     device = model.metric.device
     size = model.architecture.action_size
@@ -98,7 +104,7 @@ def time_plans(
     bare: list[Callable[[], object]] = [multiply, rollouts]
     if device.type == "cuda" and backend != "eager":
         bare = [record_graph(function) for function in bare]
-    seconds = in_turns([*bare, lambda: planner.plan(energy, state)], device, repetitions)
+    seconds = in_turns([*bare, lambda: planner.plan(energy, state)], device, repetitions, limit=limit)
     alone, rolled, plan = (1e3 * seconds.median(0).values).tolist()
     low, middle, high = (seconds[:, 2] / seconds[:, 1]).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     return PlanTime(
@@ -118,20 +124,31 @@ def time_plans(
 
 
 def in_turns(
-    functions: Sequence[Callable[[], object]], device: torch.device, repetitions: int, calls: int = 1
+    functions: Sequence[Callable[[], object]],
+    device: torch.device,
+    repetitions: int,
+    calls: int = 1,
+    limit: float = math.inf,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Tensor:
-    """Seconds (R, functions) a call of functions whose turns of so many calls alternate, R times after two to warm
-    up."""
+    """Seconds (R, functions) a call of functions whose turns of so many calls alternate, after `WARM_UP` rounds.
+
+    R is `repetitions`, or fewer, but at least `FEWEST`, where `limit` seconds have gone by before another would begin.
+    """
 
     def seconds(function: Callable[[], object]) -> float:
-        begun = time.perf_counter()
+        begun = clock()
         for _ in range(calls):
             function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return (time.perf_counter() - begun) / calls
+        return (clock() - begun) / calls
 
-    return torch.tensor([[seconds(function) for function in functions] for _ in range(repetitions + 2)])[2:]
+    start = clock()
+    rounds: list[list[float]] = []
+    while len(rounds) < WARM_UP + repetitions and (len(rounds) < WARM_UP + FEWEST or clock() - start < limit):
+        rounds.append([seconds(function) for function in functions])
+    return torch.tensor(rounds[WARM_UP:])
 
 
 def time_table(times: Sequence[PlanTime]) -> str:

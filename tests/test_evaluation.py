@@ -28,6 +28,7 @@ from forearm.evaluation.controllers import (
 from forearm.evaluation.energies import Box, commanded_tips
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
+from forearm.evaluation.timing import FEWEST, WARM_UP, in_turns
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
 from safetensors import safe_open
@@ -349,3 +350,18 @@ def test_films_show_what_happened(reach: ArmEnv, reach_goals: GoalManifest) -> N
     assert len(frames) == 2 * (5 + 10)  # the last one is held for a second
     assert len({frame.tobytes() for frame in frames}) == 2 * 5
     assert all(frame.shape == frames[0].shape and frame.dtype == np.uint8 for frame in frames)
+
+
+@pytest.mark.parametrize(("limit", "rounds"), [(0.0, FEWEST), (21.0, 5), (1e3, 10)])
+def test_turns_end_in_time(limit: float, rounds: int) -> None:
+    """A round takes three seconds of a clock that only these functions move: seven of them begin within 21."""
+    now, order = [0.0], []
+
+    def takes(seconds: float) -> None:
+        now[0] += seconds
+        order.append(seconds)
+
+    calls = [lambda: takes(1.0), lambda: takes(2.0)]
+    seconds = in_turns(calls, torch.device("cpu"), 10, limit=limit, clock=lambda: now[0])
+    assert seconds.tolist() == [[1.0, 2.0]] * rounds
+    assert order == [1.0, 2.0] * (WARM_UP + rounds)
