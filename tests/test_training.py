@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import FOREARM, TINY
 from forearm.cli import main
+from forearm.episodes.dataset import Recordings
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_bf16, use_bf16
 from forearm.models.readout import Readout
@@ -345,6 +346,28 @@ def test_grounding_makes_embeddings_tell_where_things_are() -> None:
             optimizer.step()
         errors.append(grounding(encoder(seen), tracked).mean().item())
     assert errors[0] > 0.3 and errors[1] < 1e-3
+
+
+def test_grounding_arm_makes_imagined_embeddings_tell_where_the_arm_is(state_run: Path, tmp_path: Path) -> None:
+    """By a linear map, of the frames that were learned from and of what is imagined a model step after each."""
+    columns = Recordings.open([state_run / "data"]).load("train", ["state", "proprio", "action"])
+    state, arm, action = (torch.from_numpy(columns[name]) for name in ("state", "proprio", "action"))
+    wide = ("model.predictor_width=32", "model.encoder_width=32")
+    errors = []
+    for weight in (0, 3):
+        out = tmp_path / str(weight)
+        settings = ("steps=250", "batch=32", "learning_rate=0.01", *wide, f"grounding_arm={weight}")
+        assert main(command(state_run / "data", out, *settings)) == 0
+        model = Checkpoint.load(out / "checkpoint").model
+        chunks = action.unfold(1, model.chunk, 1).mT  # of each step and those after it
+        with torch.no_grad():
+            z = model.encode({"state": state})
+            imagined = model.rollout(z[:, : chunks.shape[1]].flatten(0, 1), chunks.flatten(0, 1)[:, None])[:, 0, 0]
+        truth = (arm - arm.mean((0, 1))) / arm.std((0, 1)).clamp_min(1e-3)
+        know, ask = (torch.cat((x, torch.ones_like(x[:, :1])), 1) for x in (z.flatten(0, 1), imagined))
+        fit = torch.linalg.lstsq(know, truth.flatten(0, 1)).solution
+        errors.append(float((ask @ fit - truth[:, model.chunk :].flatten(0, 1)).square().mean()))
+    assert errors[1] < 0.5 * errors[0]
 
 
 # Interruptions
