@@ -39,7 +39,8 @@ Of OGBench's cube from state, RUN-all-0 (shipped), RUN-all-1 and RUN-all-2 have 
 `energy.saturate=inf` ran before there were such presets, and its command is what now says the same. The floors on the
 five tasks stand in the tables of RUN-0, RUN-1 and RUN-2, which are of before: of 64 offers, no `energy.saturate` and no
 charge on motion. So is the one that names no checkpoint, of RUN-0. RUN-arm-0, RUN-arm-1 and RUN-arm-2 have learned as
-RUN-all did, with `grounding_arm=3`; the goals are those of RUN-all, whose table has the floors.
+RUN-all did, with `grounding_arm=3`; the goals are those of RUN-all, whose table has the floors. On whole goals, two of
+the three were tried.
 
 Where tables of before are of one RUN each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew, with the
 same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of the
