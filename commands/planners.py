@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from ..cli import as_dict
@@ -83,21 +84,12 @@ def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
         architecture = Architecture({"state": [1]}, {"state": "mlp"}, 5, 2, 192, 64, "transformer", settings)
         model = WorldModel(architecture).to(device).eval().requires_grad_(False)
     size = (config.samples, config.iterations, config.horizon)
+    measure = partial(time_plans, model, *size, bf16=device.type == "cuda", repetitions=10, limit=config.limit)
     runs = [(count, backend) for count in config.problems for backend in config.backends]
     times = []
     with progress_bar("bench plan times", len(runs), "runs") as advance:
         for count, backend in runs:
-            times.append(
-                time_plans(
-                    model,
-                    *size,
-                    count,
-                    bf16=device.type == "cuda",
-                    backend=backend,
-                    repetitions=10,
-                    limit=config.limit,
-                )
-            )
+            times.append(measure(count, backend=backend))
             advance(1)
     return times
 
