@@ -223,7 +223,7 @@ def learned_entries(
     else:
         for one in planned:
             controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.offers, deadline)
-            label = f"{name} + prior" if one.offers.share else name
+            label = name + " + prior" * bool(one.offers.share) + " + stay" * one.offers.stay
             yield Entry(label, "planner", controller, seeds, alone=deadline is not None, labels=one.labels | labels)
 
 
@@ -295,10 +295,10 @@ def imagination(
 
 
 def make_offers(settings: Mapping[str, Any]) -> Offers:
-    """What a planner group takes of a prior; the oracle's, which has none, takes nothing."""
+    """What a planner group is offered beside its own samples; the oracle's, which has no such keys, nothing."""
     from ..evaluation.proposals import Offers
 
-    return Offers(settings.get("prior", 0.0), settings.get("rest", 0.0))
+    return Offers(settings.get("prior", 0.0), settings.get("rest", 0.0), settings.get("stay", False))
 
 
 def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionPrior:

@@ -24,6 +24,7 @@ from ..planner import (
     KeepOut,
     LatentEnergy,
     Planner,
+    PlanState,
     Proposal,
     Saturated,
     Status,
@@ -104,7 +105,8 @@ class Imagination:
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
     `goal`, `control`, `let_go` (`letting_go`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
     tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
-    (`Saturated`). `prior` makes the `offers` that each plan begins with, and is what the term of its name asks.
+    (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
+    asks.
     `misses` counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name
     compare by; UserError where one is named and there is none.
     """
@@ -141,10 +143,11 @@ class Imagination:
         self.prior, self.offers = prior, offers
         if prior is not None:
             prior.multiply_in_bf16(self.model.bf16)
+        self.stay = torch.from_numpy(env.stay).to(self.planner.space.low)
         self.rollouts = None
         if prior is not None and offers.share:
-            space, stay = self.planner.space, torch.from_numpy(env.stay)
-            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, env.tolerance, stay)
+            space = self.planner.space
+            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, env.tolerance, self.stay)
         self.energies: list[np.ndarray] = []
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
@@ -162,7 +165,7 @@ class Imagination:
             seeds=seed * SEEDS,
             execute_steps=self.execute_steps,
             deadline=self.deadline,
-            make_proposals=self._make_proposals if self.rollouts is not None else None,
+            make_proposals=self._make_proposals,
         )
         self.energies = []
 
@@ -216,9 +219,16 @@ class Imagination:
 
     def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
         del observation  # encoded already, for the energy
-        assert self.rollouts is not None
-        self.rollouts.observe(self._z)
-        return [Proposal(self.rollouts, self.offers.share)]
+        proposals = []
+        if self.rollouts is not None:
+            self.rollouts.observe(self._z)
+            proposals.append(Proposal(self.rollouts, self.offers.share))
+        if self.offers.stay:
+            proposals.append(Proposal(self._keep_still, 1 / self.planner.samples))
+        return proposals
+
+    def _keep_still(self, state: PlanState, count: int) -> torch.Tensor:
+        return self.stay.expand(len(state.seeds), count, self.planner.space.steps, -1)
 
 
 def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What a learned action prior offers a planner."""
+"""What a planner is offered beside its own samples: a learned prior's actions, and keeping still."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ STIR = 0.05
 @dataclass(frozen=True)
 class Offers:
     """What a planner takes of a prior: the `share` of its first candidates, and of these the share that `rest` where
-    they arrive."""
+    they arrive; and whether one candidate more keeps still throughout (`stay`)."""
 
     share: float = 0.0
     rest: float = 0.0
+    stay: bool = False
 
 
 NOTHING = Offers()

@@ -112,7 +112,7 @@ GOOD = "episodes=1 out={out}"
 BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
 TRAIN = "train obs=state data={run}/data out={out} steps=2"
 ROUND = "record policy=planner obs=state checkpoint={run}/train/checkpoint workers=1 episodes=2 out={out}"
-CEM_CHOICES = "horizon, knots, spline, noise_beta, prior, rest, samples, iterations, sigma, elites, momentum"
+CEM_CHOICES = "horizon, knots, spline, noise_beta, prior, rest, stay, samples, iterations, sigma, elites, momentum"
 
 BAD: dict[str, tuple[str, str]] = {
     "command": ("recrod", r"unknown command 'recrod'; did you mean 'record'\? .*quickstart, record, data check"),
@@ -130,6 +130,7 @@ BAD: dict[str, tuple[str, str]] = {
     "round's planner": (f"{ROUND} planner.sigma=0", r"planner\.samples=128 .* sigma=0.* positive"),
     "round's energy": (f"{ROUND} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of"),
     "round's prior": (f"{ROUND} planner.prior=1", r"planner\.prior: the checkpoint has no action prior"),
+    "no room to stay": (f"{ROUND} planner.prior=1 planner.stay=true", r"planner\.stay=true: .*offers all of 128 cand"),
     "round's steps": (f"{ROUND} execute_steps=0", r"execute_steps=0: must lie in 1 … 12, a plan's steps"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
     "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*prior, expert, oracle"),

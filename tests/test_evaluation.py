@@ -28,6 +28,7 @@ from forearm.evaluation.controllers import (
 from forearm.evaluation.energies import Box, commanded_tips
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
+from forearm.evaluation.proposals import Offers
 from forearm.evaluation.timing import FEWEST, WARM_UP, in_turns
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
@@ -204,6 +205,26 @@ def test_problems_in_lockstep_are_problems_alone(reach: ArmEnv, reach_goals: Goa
     np.testing.assert_allclose(few.distance, together.distance[:2], atol=1e-5)
     other = run_episodes(reach, manifest, controllers(reach)[name], seed=2)
     assert np.array_equal(other.actions, together.actions) == (name in ("zero", "expert"))
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_one_candidate_keeps_still_where_that_is_asked(
+    reach: ArmEnv, reach_goals: GoalManifest, stay: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = imagination(reach)
+    controller.offers = Offers(stay=stay)
+    imagined: list[torch.Tensor] = []
+    rollout = controller.model.rollout
+
+    def watched(z: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        imagined.append(actions)
+        return rollout(z, actions)
+
+    monkeypatch.setattr(controller.model, "rollout", watched)
+    run_episodes(reach, replace(reach_goals, budget=4), controller, seed=0)
+    first = imagined[0::2]  # of two iterations
+    still = [(actions == torch.from_numpy(reach.stay).float()).all(-1).all(-1).sum(-1) for actions in first]
+    assert len(still) == 2 and [count.tolist() for count in still] == [[int(stay)] * COUNT] * 2
 
 
 def test_commanded_tips_are_those_of_the_arm(env: ArmEnv) -> None:
