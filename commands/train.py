@@ -63,7 +63,9 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     settings = training_settings(config)
     if config.get("world"):
         if not stages(config, data.length):
-            raise UserError(f"world={config.world}: set what is to be learned on it: readout, prior or temporal.steps")
+            raise UserError(
+                f"world={config.world}: set what is to be learned on it: predictor, readout, prior or temporal.steps"
+            )
         recorded = None
         if not (resume and (out / CHECKPOINT).exists()):
             taken, recorded = take_world(config, data, device)
@@ -75,6 +77,10 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = WorldModel(architecture(config, data))
+    if config.predictor.steps:
+        raise UserError(
+            f"predictor.steps={config.predictor.steps}: needs world=CHECKPOINT, on whose embeddings it learns"
+        )
     stages(config, data.length)
     identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
     identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
@@ -117,10 +123,12 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
 
 def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tuple[Checkpoint, Recorded]:
     """The world model of the checkpoint that `world` names, weights and metric as they are, less what was learned on
-    top; its readout is a new one, the closed form fitted to `data`. And `data`, as it sees that.
+    top; its readout is a new one, the closed form fitted to `data`, and so is a predictor that is to be learned. And
+    `data`, as it sees that.
 
     Raises:
-        UserError: for a checkpoint that is none, or of another environment, observation or chunk.
+        UserError: for a checkpoint that is none, or of another environment, observation or chunk; for a predictor of
+            several members.
     """
     import torch
 
@@ -132,16 +140,22 @@ def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tu
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
     wanted, held = architecture(config, data), taken.model.architecture
+    kept, lost = ("encoders.", "project.", "metric", "predictor.", "others."), HEADS[1:]
+    if config.predictor.steps:
+        if wanted.members > 1:
+            raise UserError(f"model.members={wanted.members}: predictor.steps learns one; set model.members=1")
+        anew = {key: getattr(wanted, key) for key in ("predictor", "predictor_settings", "members")}
+        held, kept, lost = replace(held, **anew), kept[:3], HEADS
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = WorldModel(replace(held, readout=wanted.readout, readout_width=wanted.readout_width)).to(device)
-    weights = {key: value for key, value in taken.model.state_dict().items() if not key.startswith("readout.")}
+    weights = {key: value for key, value in taken.model.state_dict().items() if key.startswith(kept)}
     model.load_state_dict(weights, strict=False)
     model.eval().requires_grad_(False)
     recorded = Recorded.embed(model, data, tracked_columns(data))
     if model.readout is not None:
         model.readout.fit(recorded.z.flatten(0, 1).to(device), recorded.positions.flatten(0, 1).to(device))
-    about = {key: value for key, value in taken.about.items() if key not in {f"{head}_steps" for head in HEADS}}
+    about = {key: value for key, value in taken.about.items() if key not in {f"{head}_steps" for head in lost}}
     return replace(taken, model=model, about=about, prior=None, temporal=None), recorded
 
 
@@ -163,7 +177,7 @@ def learn_on_top(
         for name, settings, train_stage in missing:
             with progress_bar(f"train {name}", settings.steps, "steps") as advance:
                 learned = train_stage(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
-            added = {} if learned is None else {name: learned}  # a readout is the model's own
+            added = {} if learned is None else {name: learned}  # predictor and readout are its own
             checkpoint = replace(checkpoint, about={**checkpoint.about, f"{name}_steps": settings.steps}, **added)
             checkpoint.save(folder)
     except KeyboardInterrupt:
@@ -210,6 +224,7 @@ class Stage(NamedTuple):
 def stages(config: DictConfig, length: int) -> list[Stage]:
     """Those that a config asks for, in order, for episodes of `length` steps. UserError for a setting that cannot be,
     of the others as well."""
+    from ..training.predictor import PredictorSettings, train_predictor
     from ..training.prior import PriorSettings, train_prior
     from ..training.readout import ReadoutSettings, refine_readout
     from ..training.temporal import TemporalSettings, train_temporal
@@ -217,7 +232,8 @@ def stages(config: DictConfig, length: int) -> list[Stage]:
     if config.prior.segment % config.model.chunk:
         raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
     found = [
-        # The prior learns of positions as they are read.
+        # The readout learns of what is imagined too, and the prior of positions as they are read.
+        Stage("predictor", _stage_settings(config, "predictor", PredictorSettings), train_predictor),
         Stage("readout", _stage_settings(config, "readout", ReadoutSettings), refine_readout),
         Stage("prior", _stage_settings(config, "prior", PriorSettings, "segment", length), train_prior),
         Stage("temporal", _stage_settings(config, "temporal", TemporalSettings, "nearest", length), train_temporal),

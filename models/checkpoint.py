@@ -27,8 +27,8 @@ FORMAT = 1
 ENVS = "+"
 """Joins the names of environments, in none of which it can occur, where a model was trained for several."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-HEADS = ("readout", "prior", "temporal")
-"""What may have been learned on top, in order."""
+HEADS = ("predictor", "readout", "prior", "temporal")
+"""What may have been learned on embeddings that stay as they are, in order."""
 PRIOR, TEMPORAL = "prior.safetensors", "temporal.safetensors"
 
 
