@@ -25,7 +25,7 @@ from forearm.planner.compilation import Backend
 from forearm.planner.problems import PROBLEMS
 from torch import Tensor
 
-SHIPPED = Path(__file__).parent.parent / "models" / "pretrained" / "push-pixels"
+SHIPPED = Path(__file__).resolve().parent.parent / "models" / "pretrained" / "push-pixels"
 ACTIONS = 5  # of push
 WHOLE = ", one expression"
 

@@ -12,10 +12,11 @@ planner takes the cost of whole plans, the future of all candidates as one tenso
 pytorch-mppi, a raw constant, is the best of five for each problem.
 
 The second puts them on held-out goals of push from pixels and writes OUT/results.json and OUT/success.png. All plan
-with the shipped model and the same energy, start from their last plan, shifted, where they can (torch-world cannot),
-and execute one step of each plan; ours roll out in bfloat16 where that pays, once as they are and once compiled, or, on
-a GPU, replayed as a CUDA graph, and that with fused kernels. It takes more than an hour and goes on where it was
-stopped; when all rows are there, the first plan of each is timed, in turns, encoding included.
+with the shipped model (or each of `--checkpoints`, told apart by their predictors) and the same energy, start from
+their last plan, shifted, where they can (torch-world cannot), and execute one step of each plan; ours roll out in
+bfloat16 where that pays, once as they are and once compiled, or, on a GPU, replayed as a CUDA graph, and that with
+fused kernels. It takes more than an hour and goes on where it was stopped; when all rows are there, the first plan of each is
+timed, in turns, encoding included.
 """
 
 from __future__ import annotations
@@ -144,30 +145,39 @@ class Peer:
         return np.stack(actions)
 
 
-def closed_loop(out: Path, goals: int, chosen: list[str], budgets: list[Budget], device: str) -> None:
+def closed_loop(
+    out: Path, goals: int, chosen: list[str], budgets: list[Budget], device: str, checkpoints: list[Path]
+) -> None:
     """Success of ours and of the chosen peers at several budgets, on the same held-out goals; rows that are there
     already stay."""
     env = make("push")
-    model, theirs = (Checkpoint.load(SHIPPED, device).model for _ in range(2))  # ours may multiply in bfloat16
     manifest = make_goals(env, goals, 0)
-    space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
     temperature = best_temperature(first_push(), BUDGETS[-1])
     entries = []
-    for budget in budgets:
+    for folder, budget in product(checkpoints, budgets):
+        model, theirs = (Checkpoint.load(folder, device).model for _ in range(2))  # ours may multiply in bfloat16
+        space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
+        size = "{width} x {depth}".format(**model.architecture.predictor_settings)
+        predictor = f", predictor {size}" if len(checkpoints) > 1 else ""
         labels = {"samples": budget.samples, "iterations": budget.iterations, "horizon": HORIZON, "energy": "mse, min"}
         for words, backend in BACKENDS[device].items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings)
             mine = Imagination(env, model, planner, {}, device, precision="auto", execute_steps=1)
-            entries.append(Entry("forearm cem" + words, "planner", mine, [0], timed=False, labels=labels))
+            entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):
                 peer = Peer(theirs, make_plan, budget)
-                entries.append(Entry(name, "planner", peer, [0], timed=False, labels=labels))
+                entries.append(Entry(name + predictor, "planner", peer, [0], timed=False, labels=labels))
     facts = {**machine(), "device": device, "episodes": f"{manifest.budget} steps, one executed of each plan"}
     command = f'python benchmarks/peers.py --closed-loop OUT --goals {goals} --peers "{",".join(chosen)}"'
     if budgets != list(BUDGETS):
         command += f" --budgets {_sizes(budgets)}"
+    if len(checkpoints) > 1:
+        command += " --checkpoints " + ",".join(
+            "models/pretrained/push-pixels" if folder.resolve() == SHIPPED else f"RUN/{folder.name}"
+            for folder in checkpoints
+        )
     if device != "cpu":
         command += f" --device {device}"
     results = out / "results.json"
@@ -222,13 +232,15 @@ def main() -> None:
     parser.add_argument("--goals", type=int, default=50)
     parser.add_argument("--peers", default=ONE_OF_EACH, help="of the closed loop: beginnings of names")
     parser.add_argument("--budgets", default=_sizes(BUDGETS), help="likewise")
+    parser.add_argument("--checkpoints", default=str(SHIPPED), help="likewise: folders, of predictors that differ")
     parser.add_argument("--device", default="cpu", choices=list(BACKENDS), help="likewise")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.closed_loop:
         sizes = [word.split("x") for word in arguments.budgets.split(",")]
         budgets = [Budget(int(samples), int(iterations)) for samples, iterations in sizes]
-        closed_loop(arguments.closed_loop, arguments.goals, arguments.peers.split(","), budgets, arguments.device)
+        chosen, checkpoints = arguments.peers.split(","), [Path(folder) for folder in arguments.checkpoints.split(",")]
+        closed_loop(arguments.closed_loop, arguments.goals, chosen, budgets, arguments.device, checkpoints)
         return
     problems = (
         (double_integrator(), Budget(64, 4)),
