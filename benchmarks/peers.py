@@ -15,8 +15,8 @@ The second puts them on held-out goals of push from pixels and writes OUT/result
 with the shipped model (or each of `--checkpoints`, told apart by their predictors) and the same energy, start from
 their last plan, shifted, where they can (torch-world cannot), and execute one step of each plan; ours roll out in
 bfloat16 where that pays, once as they are and once compiled, or, on a GPU, replayed as a CUDA graph, and that with
-fused kernels. It takes more than an hour and goes on where it was stopped; when all rows are there, the first plan of each is
-timed, in turns, encoding included.
+fused kernels. It takes more than an hour and goes on where it was stopped; when all rows are there, the first plan of
+each is timed, in turns, encoding included.
 """
 
 from __future__ import annotations
