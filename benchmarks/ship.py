@@ -1,6 +1,7 @@
-"""Makes a shipped checkpoint of a trained one, in half precision: `python benchmarks/ship.py RUN/train/checkpoint`.
+"""Makes a shipped checkpoint of a trained one, in half precision: `python benchmarks/ship.py RUN/checkpoint [NAME]`.
 
-It goes to models/pretrained/ENV-OBS, where `forearm demo` and `forearm bench` look when no checkpoint is given.
+It goes to models/pretrained/ENV-OBS, where `forearm demo` and `forearm bench` look when no checkpoint is given; or to
+models/pretrained/NAME, where they find it by that name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ SHIPPED = Path(__file__).parent.parent / "models" / "pretrained"
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
+    if len(arguments) not in (1, 2):
         print(__doc__)
         return 2
     checkpoint = Checkpoint.load(Path(arguments[0]))
@@ -25,7 +26,8 @@ def main(arguments: list[str]) -> int:
         checkpoint.prior.half()
     if checkpoint.temporal is not None:
         checkpoint.temporal.half()
-    print(checkpoint.save(SHIPPED / shipped_name(checkpoint.env, checkpoint.obs)))
+    name = arguments[1] if len(arguments) == 2 else shipped_name(checkpoint.env, checkpoint.obs)
+    print(checkpoint.save(SHIPPED / name))
     return 0
 
 

@@ -97,15 +97,17 @@ def load_checkpoints(config: DictConfig, device: torch.device) -> list[Checkpoin
 
 
 def load_checkpoint(config: DictConfig, named: str | None, device: torch.device) -> Checkpoint:
-    """The checkpoint that is named, or the shipped one, made sure to be for `env` and `obs`."""
+    """The checkpoint whose folder, or name among those shipped, is given, or else the one shipped for `env` and `obs`;
+    made sure to be for these."""
     from .. import models
-    from ..models.checkpoint import Checkpoint, shipped_name
+    from ..models.checkpoint import CONFIG, Checkpoint, shipped_name
 
     env, obs = config.env.name, check_obs(config.obs)
+    shipped = Path(str(files(models))) / "pretrained"
     if named:
-        folder = Path(named)
+        known = not Path(named).exists() and (shipped / named / CONFIG).is_file()
+        folder = shipped / named if known else Path(named)
     else:
-        shipped = Path(str(files(models))) / "pretrained"
         folder = shipped / shipped_name(env, obs)
         if not folder.is_dir():
             there = ", ".join(sorted(path.parent.name for path in shipped.glob("*/config.json")))

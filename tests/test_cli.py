@@ -254,7 +254,8 @@ def test_what_is_shipped_is_listed(
     for name in ("push-state", "push-pixels"):
         shutil.copytree(state_run / "train" / "checkpoint", tmp_path / "pretrained" / name)
     refused(arguments, message.format("push-pixels, push-state"), capsys)
-    assert common.load_checkpoint(compose("demo", ["obs=state"]), None, torch.device("cpu")).env == "push"
+    for named in (None, "push-pixels"):
+        assert common.load_checkpoint(compose("demo", ["obs=state"]), named, torch.device("cpu")).env == "push"
     assert not (tmp_path / "out").exists()
 
 
