@@ -173,7 +173,7 @@ def closed_loop(
     command = f'python benchmarks/peers.py --closed-loop OUT --goals {goals} --peers "{",".join(chosen)}"'
     if budgets != list(BUDGETS):
         command += f" --budgets {_sizes(budgets)}"
-    if len(checkpoints) > 1:
+    if [folder.resolve() for folder in checkpoints] != [SHIPPED]:
         command += " --checkpoints " + ",".join(
             "models/pretrained/push-pixels" if folder.resolve() == SHIPPED else f"RUN/{folder.name}"
             for folder in checkpoints
