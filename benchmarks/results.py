@@ -33,8 +33,8 @@ from pixels and of OGBench's cube from pixels, RUN-0 is the model that is shippe
 readout and prior learned anew on an earlier world model, as `forearm train world=…` does). RUN-push and
 RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
 `forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
-push-pixels-small, shipped as well, is RUN-push with another predictor: `forearm train data=data/push-pixels-play obs=pixels
-world=models/pretrained/push-pixels predictor.steps=3000 model.predictor_width=128 model.predictor_depth=2`.
+push-pixels-small, shipped as well, is RUN-push with another predictor: `forearm train data=data/push-pixels-play
+obs=pixels world=models/pretrained/push-pixels predictor.steps=3000 model.predictor_width=128 model.predictor_depth=2`.
 
 Of OGBench's cube from state, RUN-all-0 (shipped), RUN-all-1 and RUN-all-2 have learned from the three recordings that
 [ogbench.md](ogbench.md) names. Their tables ran one model a process, and the floors beside them another; the one with
