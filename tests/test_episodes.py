@@ -31,7 +31,7 @@ from forearm.episodes.store import leftovers, read_header, write_episode
 from safetensors.numpy import load, save
 
 REQUEST = RecordRequest(env="toy", seed=3, episodes=6, length=8, config={"size": 4})
-SLOW = replace(REQUEST, policy="slow", episodes=60)
+SLOW = replace(REQUEST, policy="slow", episodes=40)
 
 
 class Toy:
