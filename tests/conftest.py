@@ -1,6 +1,7 @@
 """What several tests share: tiny recordings and checkpoints, made once, through the command line."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that torch, here and in child processes, takes no other test's core
 
 from forearm.cli import main
+
+# Where tests run as a shell's background job, SIGINT is ignored, and what they start would ignore it as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = (
     *("model.latent=8", "model.features=16", "model.predictor_width=16", "model.encoder_width=8"),
