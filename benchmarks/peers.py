@@ -154,8 +154,9 @@ def closed_loop(
     manifest = make_goals(env, goals, 0)
     temperature = best_temperature(first_push(), BUDGETS[-1])
     entries = []
-    for folder, budget in product(checkpoints, budgets):
-        model, theirs = (Checkpoint.load(folder, device).model for _ in range(2))  # ours may multiply in bfloat16
+    # Of each two models, for ours may multiply in bfloat16.
+    models = [[Checkpoint.load(folder, device).model for _ in range(2)] for folder in checkpoints]
+    for (model, theirs), budget in product(models, budgets):
         space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
         size = "{width} x {depth}".format(**model.architecture.predictor_settings)
         predictor = f", predictor {size}" if len(checkpoints) > 1 else ""

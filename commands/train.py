@@ -73,14 +73,14 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
             taken.save(out / CHECKPOINT)
         learn_on_top(config, data, out / CHECKPOINT, device, recorded)
         return out / CHECKPOINT
-    # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = WorldModel(architecture(config, data))
     if config.predictor.steps:
         raise UserError(
             f"predictor.steps={config.predictor.steps}: needs world=CHECKPOINT, on whose embeddings it learns"
         )
+    # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = WorldModel(architecture(config, data))
     stages(config, data.length)
     identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
     identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
@@ -140,22 +140,27 @@ def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tu
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
     wanted, held = architecture(config, data), taken.model.architecture
-    kept, lost = ("encoders.", "project.", "metric", "predictor.", "others."), HEADS[1:]
+    new: tuple[str, ...] = ("readout.",)
+    on_top = {f"{head}_steps" for head in HEADS}
     if config.predictor.steps:
         if wanted.members > 1:
             raise UserError(f"model.members={wanted.members}: predictor.steps learns one; set model.members=1")
-        anew = {key: getattr(wanted, key) for key in ("predictor", "predictor_settings", "members")}
-        held, kept, lost = replace(held, **anew), kept[:3], HEADS
+        new += ("predictor.", "others.")
+        held = replace(
+            held, predictor=wanted.predictor, predictor_settings=wanted.predictor_settings, members=wanted.members
+        )
+    else:
+        on_top.remove("predictor_steps")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = WorldModel(replace(held, readout=wanted.readout, readout_width=wanted.readout_width)).to(device)
-    weights = {key: value for key, value in taken.model.state_dict().items() if key.startswith(kept)}
+    weights = {key: value for key, value in taken.model.state_dict().items() if not key.startswith(new)}
     model.load_state_dict(weights, strict=False)
     model.eval().requires_grad_(False)
     recorded = Recorded.embed(model, data, tracked_columns(data))
     if model.readout is not None:
         model.readout.fit(recorded.z.flatten(0, 1).to(device), recorded.positions.flatten(0, 1).to(device))
-    about = {key: value for key, value in taken.about.items() if key not in {f"{head}_steps" for head in lost}}
+    about = {key: value for key, value in taken.about.items() if key not in on_top}
     return replace(taken, model=model, about=about, prior=None, temporal=None), recorded
 
 

@@ -57,6 +57,12 @@ def draw_ahead(
     return episode, start, np.minimum(start + ahead, length)
 
 
+def draw_windows(rng: np.random.Generator, episodes: int, length: int, count: int, span: int) -> tuple[Tensor, Tensor]:
+    """Rows and first steps, both (`count`, 1), of windows of `span` steps of episodes of T = `length`."""
+    episode, start = rng.integers(episodes, size=(count, 1)), rng.integers(length - span + 1, size=(count, 1))
+    return torch.from_numpy(episode), torch.from_numpy(start)
+
+
 def fit(
     head: nn.Module,
     loss: Callable[[int, torch.Generator], Tensor],

@@ -1,7 +1,4 @@
-"""Learning a predictor anew on a trained model's embeddings, such as a smaller one that plans faster.
-
-W windows, H model steps, K environment steps a model step, A action size, D latent size.
-"""
+"""Learning a predictor anew on a trained model's embeddings, such as a smaller one that plans faster."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
-from .heads import Recorded, fit
+from .heads import Recorded, draw_windows, fit
 from .schedule import check_least
 
 
@@ -31,18 +28,6 @@ class PredictorSettings:
         check_least(self, steps=1, batch=1, horizon=1)
 
 
-def windows(
-    recorded: Recorded, chunk: int, horizon: int, count: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """`count` = W windows of a recording: embeddings (W, H + 1, D) every K = `chunk` steps, and the actions (W, 1, H K,
-    A) between them."""
-    episodes, length = recorded.actions.shape[:2]
-    episode = torch.from_numpy(rng.integers(episodes, size=(count, 1)))
-    start = torch.from_numpy(rng.integers(length - chunk * horizon + 1, size=(count, 1)))
-    z = recorded.z[episode, start + chunk * torch.arange(horizon + 1)]
-    return z, recorded.actions[episode, start + torch.arange(chunk * horizon)][:, None]
-
-
 def train_predictor(
     model: WorldModel,
     recorded: Recorded,
@@ -57,13 +42,15 @@ def train_predictor(
     compare them (`WorldModel.slow`). An encoder that need not be learned makes a step cheap.
     """
     s, device = settings, model.metric.device
-    horizon = min(s.horizon, recorded.actions.shape[1] // model.chunk)
+    episodes, length = recorded.actions.shape[:2]
+    span = model.chunk * min(s.horizon, length // model.chunk)
 
     def loss(step: int, noise: torch.Generator) -> Tensor:
         del noise
-        z, actions = windows(recorded, model.chunk, horizon, s.batch, np.random.default_rng([seed, step]))
-        z = z.to(device)
-        error = model.rollout(z[:, 0], actions.to(device))[:, 0] - z[:, 1:]
+        episode, start = draw_windows(np.random.default_rng([seed, step]), episodes, length, s.batch, span)
+        z = recorded.z[episode, start + torch.arange(0, span + 1, model.chunk)].to(device)
+        actions = recorded.actions[episode, start + torch.arange(span)].to(device)
+        error = model.rollout(z[:, 0], actions[:, None])[:, 0] - z[:, 1:]
         return error.square().mean() + model.slow(error).square().mean()
 
     model.predictor.train().requires_grad_(True)

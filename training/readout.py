@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
-from .heads import Recorded, fit
+from .heads import Recorded, draw_windows, fit
 from .members import nearest
 from .schedule import check_least
 
@@ -45,8 +45,7 @@ def imagine(
     off one future is not the mean of them all."""
     span = model.chunk * horizon
     episodes, length = actions.shape[:2]
-    episode = torch.from_numpy(rng.integers(episodes, size=(windows, 1)))
-    start = torch.from_numpy(rng.integers(length - span + 1, size=(windows, 1)))
+    episode, start = draw_windows(rng, episodes, length, windows, span)
     done, step = actions[episode, start + torch.arange(span)], start + model.chunk * torch.arange(1, horizon + 1)
     device = model.metric.device
     imagined = []
