@@ -148,7 +148,7 @@ def push(model: WorldModel, z: Tensor, goal: Tensor, horizon: int) -> Problem:
         return distance.amin(-1) + 0.1 * distance[:, -1]
 
     narrow = deepcopy(model)
-    narrow.multiply_in_bf16(True)
+    narrow.multiply_in("bf16")
     exact, rough = (LatentEnergy(imagines, z, goal, metric=model.slow) for imagines in (model, narrow))
 
     def whole(energy: Energy, actions: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ pytorch-mppi, a raw constant, is the best of five for each problem.
 The second puts them on held-out goals of push from pixels and writes OUT/results.json and OUT/success.png. All plan
 with the shipped model (or each of `--checkpoints`, told apart by their predictors) and the same energy, start from
 their last plan, shifted, where they can (torch-world cannot), and execute one step of each plan; ours roll out in
-bfloat16 where that pays, once as they are and once compiled, or, on a GPU, replayed as a CUDA graph, and that with
-fused kernels. It takes more than an hour and goes on where it was stopped; when all rows are there, the first plan of
-each is timed, in turns, encoding included.
+bfloat16 where that pays, once as they are and once compiled, that also in 8-bit integers where the CPU has them, or, on
+a GPU, replayed as a CUDA graph, and that with fused kernels. It takes more than an hour and goes on where it was
+stopped; when all rows are there, the first plan of each is timed, in turns, encoding included.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from forearm.evaluation.plots import success_against_cost
 from forearm.evaluation.results import Row, markdown, read_results, table, write_results
 from forearm.evaluation.timing import in_turns
 from forearm.models.checkpoint import Checkpoint
+from forearm.models.precision import cpu_has_int8
 from forearm.models.world_model import WorldModel
 from forearm.planner import make_planner
 from peer_planners import (
@@ -70,11 +71,15 @@ HORIZON = 6
 
 BUDGETS = tuple(Budget(*size) for size in ((32, 2), (32, 3), (40, 3), (48, 3), (64, 3), (64, 4), (128, 5)))
 """In closed loop."""
-BACKENDS = {
-    "cpu": {"": "eager", ", compiled": "inductor"},
-    "cuda": {"": "eager", ", replayed": "cudagraphs", ", fused": "inductor"},
+WAYS = {
+    "cpu": {
+        "": ("eager", "auto"),
+        ", compiled": ("inductor", "auto"),
+        **({", compiled, int8": ("inductor", "int8")} if cpu_has_int8() else {}),
+    },
+    "cuda": {"": ("eager", "auto"), ", replayed": ("cudagraphs", "auto"), ", fused": ("inductor", "auto")},
 }
-"""Of ours in closed loop, by the device."""
+"""In which ours plan in closed loop, by the device: backend and precision."""
 ONE_OF_EACH = "stable-worldmodel CEM,pytorch-icem,pytorch-mppi,mbrl,torch-world"
 CALLS = 10
 """Plans of an analytic problem in one turn: of fractions of a millisecond, the first after others pays for the caches
@@ -154,21 +159,26 @@ def closed_loop(
     manifest = make_goals(env, goals, 0)
     temperature = best_temperature(first_push(), BUDGETS[-1])
     entries = []
-    # Of each two models, for ours may multiply in bfloat16.
-    models = [[Checkpoint.load(folder, device).model for _ in range(2)] for folder in checkpoints]
-    for (model, theirs), budget in product(models, budgets):
+    ways = WAYS[device]
+    # As many of each model as there are precisions, and the peers' own.
+    models = [
+        {precision: Checkpoint.load(folder, device).model for precision in ("", *{kind for _, kind in ways.values()})}
+        for folder in checkpoints
+    ]
+    for of, budget in product(models, budgets):
+        model = of[""]
         space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
         size = "{width} x {depth}".format(**model.architecture.predictor_settings)
         predictor = f", predictor {size}" if len(checkpoints) > 1 else ""
         labels = {"samples": budget.samples, "iterations": budget.iterations, "horizon": HORIZON, "energy": "mse, min"}
-        for words, backend in BACKENDS[device].items():
+        for words, (backend, precision) in ways.items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings)
-            mine = Imagination(env, model, planner, {}, device, precision="auto", execute_steps=1)
+            mine = Imagination(env, of[precision], planner, {}, device, precision, execute_steps=1)
             entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):
-                peer = Peer(theirs, make_plan, budget)
+                peer = Peer(model, make_plan, budget)
                 entries.append(Entry(name + predictor, "planner", peer, [0], timed=False, labels=labels))
     facts = {**machine(), "device": device, "episodes": f"{manifest.budget} steps, one executed of each plan"}
     command = f'python benchmarks/peers.py --closed-loop OUT --goals {goals} --peers "{",".join(chosen)}"'
@@ -234,7 +244,7 @@ def main() -> None:
     parser.add_argument("--peers", default=ONE_OF_EACH, help="of the closed loop: beginnings of names")
     parser.add_argument("--budgets", default=_sizes(BUDGETS), help="likewise")
     parser.add_argument("--checkpoints", default=str(SHIPPED), help="likewise: folders, of predictors that differ")
-    parser.add_argument("--device", default="cpu", choices=list(BACKENDS), help="likewise")
+    parser.add_argument("--device", default="cpu", choices=list(WAYS), help="likewise")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.closed_loop:

@@ -18,6 +18,7 @@ from forearm.evaluation.results import pool, read_results, table
 from forearm.evaluation.timing import time_plans, time_table
 from forearm.files import write_atomic
 from forearm.models.checkpoint import Checkpoint
+from forearm.models.precision import Precision, cpu_has_int8
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -38,7 +39,10 @@ def main() -> None:
     device = torch.device(arguments.device)
     model = Checkpoint.load(SHIPPED).model.to(device).eval()
     sizes = [(300, 10, 5, 1), (128, 5, 5, 1), (128, 5, 5, 50)]
-    times = [time_plans(model, *size, bf16=bf16) for size in sizes for bf16 in (False, True)]
+    precisions: list[Precision] = ["fp32", "bf16"]
+    if device.type == "cpu" and cpu_has_int8():
+        precisions.append("int8")
+    times = [time_plans(model, *size, precision=precision) for size in sizes for precision in precisions]
     facts = [f"- {name}: {fact}" for name, fact in machine().items()]
     parts = [
         "# Performance",

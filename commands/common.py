@@ -239,9 +239,9 @@ def check_execution(config: DictConfig, planner: Planner) -> None:
     Raises:
         UserError: naming the key, the value and what it may be.
     """
-    from ..models.precision import use_bf16
+    from ..models.precision import rollout_precision
 
-    use_bf16(config.precision, "cpu")
+    rollout_precision(config.precision, "cpu")
     if not 1 <= config.execute_steps <= planner.space.steps:
         raise UserError(f"execute_steps={config.execute_steps}: must lie in 1 … {planner.space.steps}, a plan's steps")
 

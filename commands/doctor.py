@@ -34,7 +34,7 @@ def run(config: DictConfig) -> int:
 
     from ..envs import RenderingError, make
     from ..envs.rendering import renderer_name
-    from ..models.precision import cpu_has_bf16
+    from ..models.precision import cpu_has_bf16, cpu_has_int8
 
     for name, fact in machine().items():
         print(f"  {name:<10} {fact}")
@@ -51,6 +51,7 @@ def run(config: DictConfig) -> int:
         return 2
     bf16 = cpu_has_bf16()
     print(f"  bfloat16   {'fast' if bf16 else 'not supported by this CPU; training uses float32'}")
+    print(f"  int8       {'fast: precision=int8 plans' if cpu_has_int8() else 'not supported by this CPU'}")
     if not torch.cuda.is_available():
         print("  CUDA       not found; everything runs on the CPU. With a GPU: install a CUDA build of torch")
     return 0

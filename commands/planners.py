@@ -84,7 +84,14 @@ def time_imagined(config: DictConfig, device: torch.device) -> list[PlanTime]:
         architecture = Architecture({"state": [1]}, {"state": "mlp"}, 5, 2, 192, 64, "transformer", settings)
         model = WorldModel(architecture).to(device).eval().requires_grad_(False)
     size = (config.samples, config.iterations, config.horizon)
-    measure = partial(time_plans, model, *size, bf16=device.type == "cuda", repetitions=10, limit=config.limit)
+    measure = partial(
+        time_plans,
+        model,
+        *size,
+        precision="bf16" if device.type == "cuda" else "fp32",
+        repetitions=10,
+        limit=config.limit,
+    )
     runs = [(count, backend) for count in config.problems for backend in config.backends]
     times = []
     with progress_bar("bench plan times", len(runs), "runs") as advance:

@@ -76,10 +76,10 @@ class PlannerPolicies:
     @property
     def about(self) -> dict[str, Any]:
         """All that decides what is planned, by key."""
-        from ..models.precision import use_bf16
+        from ..models.precision import rollout_precision
 
         config = self.config
-        precision = "bf16" if use_bf16(config.precision, "cpu") else "fp32"
+        precision = rollout_precision(config.precision, "cpu")
         about = {"checkpoint": self.sha256, "noise": config.noise, "execute_steps": config.execute_steps}
         groups = {"planner": as_dict(config.planner), "energy": as_dict(config.energy)}
         return {**about, "precision": precision, **flat(groups)}

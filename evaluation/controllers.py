@@ -12,7 +12,7 @@ import torch
 
 from ..envs import Policy, World, as_arm, make_policy
 from ..errors import UserError
-from ..models.precision import use_bf16
+from ..models.precision import PRECISIONS, rollout_precision
 from ..models.prior import ActionPrior
 from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
@@ -126,7 +126,10 @@ class Imagination:
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model
-        self.model.multiply_in_bf16(use_bf16(precision, device))
+        self.model.multiply_in(rollout_precision(precision, device))
+        if self.model.precision == "int8" and planner.first_gradient < planner.iterations:
+            needs = f"{type(planner).__name__} descends gradients, and there are none"
+            raise UserError(f"precision=int8: {needs}; choose one of: {', '.join(PRECISIONS)}")
         self.planner = planner.to(device)
         self.energy = dict(energy)
         self.weights = self.energy.pop("weights", {"goal": 1.0})
@@ -142,7 +145,7 @@ class Imagination:
         self.deadline = deadline
         self.prior, self.offers = prior, offers
         if prior is not None:
-            prior.multiply_in_bf16(self.model.bf16)
+            prior.multiply_in(self.model.precision)
         self.stay = torch.from_numpy(env.stay).to(self.planner.space.low)
         self.rollouts = None
         if prior is not None and offers.share:
@@ -246,7 +249,7 @@ class PriorAlone:
         self, model: WorldModel, prior: ActionPrior, space: ActionSpace, device: str = "cpu", execute_steps: int = 1
     ) -> None:
         self.model, self.device = model, device
-        prior.multiply_in_bf16(model.bf16)
+        prior.multiply_in(model.precision)
         self.rollouts = PriorRollouts(model, prior, space.to(device), execute_steps)
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..models.precision import Precision
 from ..models.world_model import WorldModel
 from ..planner import LatentEnergy, make_planner
 from ..planner.capture import record_graph
@@ -19,7 +20,7 @@ from ..planner.compilation import Backend
 from .controllers import action_space
 from .results import markdown
 
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "_int_mm"}
 """The operators of torch in which a model multiplies matrices."""
 WARM_UP = 2
 """Rounds before those that count: a plan that can be recorded is in the second."""
@@ -72,14 +73,14 @@ def time_plans(
     horizon: int,
     problems: int = 1,
     *,
-    bf16: bool,
+    precision: Precision,
     backend: Backend = "eager",
     repetitions: int = 30,
     limit: float = math.inf,
 ) -> PlanTime:
     """Measures on the device that the model is on, without encoding; where the plan is recorded on a GPU, its products
     and bare rollouts are as well. `repetitions` and `limit` are those of `in_turns`."""
-    model.multiply_in_bf16(bf16)
+    model.multiply_in(precision)
     device = model.metric.device
     size = model.architecture.action_size
     space = action_space([-1.0] * size, [1.0] * size, horizon, model.chunk).to(device)
@@ -112,7 +113,7 @@ def time_plans(
         iterations=iterations,
         horizon=horizon,
         problems=problems,
-        precision="bf16" if bf16 else "fp32",
+        precision=precision,
         backend=backend if planner.plan(energy, state).stats.compiled else "eager",
         products_ms=alone,
         rollouts_ms=rolled,

@@ -1,22 +1,51 @@
-"""Where bfloat16 pays."""
+"""In which numbers products are computed: bfloat16 or 8-bit integers where they pay."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from typing import TypeVar
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 
+Precision = Literal["fp32", "bf16", "int8"]
+"""Of a model's products where it does not learn."""
 PRECISIONS = ("auto", "bf16", "fp32")
-M = TypeVar("M", bound=nn.Module)
+"""Of training."""
+IMAGINED = (*PRECISIONS, "int8")
+"""Of imagined rollouts."""
+QUANTISED = 64
+"""Inputs that a layer has at least to be worth 8-bit integers."""
+LARGEST = 127
 
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 natively; emulated, it is slower than float32."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def cpu_has_int8() -> bool:
+    """Whether this CPU sums products of 8-bit integers in one instruction (VNNI); others may overflow on the way."""
+    return torch.cpu._is_vnni_supported()
+
+
+def rollout_precision(precision: str, device: torch.device | str) -> Precision:
+    """Decides a `precision` in `IMAGINED`; auto is `use_bf16`'s.
+
+    Raises:
+        UserError: for one that does not exist, or 8-bit integers where they are not to be had.
+    """
+    if precision not in IMAGINED:
+        raise UserError(f"precision={precision} is unknown; choose one of: {', '.join(IMAGINED)}")
+    if precision != "int8":
+        return "bf16" if use_bf16(precision, device) else "fp32"
+    if torch.device(device).type != "cpu" or not cpu_has_int8():
+        where = "it is for CPUs" if torch.device(device).type != "cpu" else "this CPU has no instructions for it (VNNI)"
+        raise UserError(f"precision=int8 on {device}: {where}; choose one of: {', '.join(PRECISIONS)}")
+    return "int8"
 
 
 def use_bf16(precision: str, device: torch.device | str, pays_on_cpu: bool = True) -> bool:
@@ -32,7 +61,19 @@ def use_bf16(precision: str, device: torch.device | str, pays_on_cpu: bool = Tru
     return torch.device(device).type == "cuda" or (pays_on_cpu and cpu_has_bf16())
 
 
-def narrowed(module: M) -> M:
+def multiplying_in(precision: Precision, module: nn.Module) -> nn.Module:
+    """The module itself, or a copy for rollouts under `products(precision, …)`, of its weights as they are now."""
+    if precision == "fp32":
+        return module
+    return narrowed(module) if precision == "bf16" else quantised(module)
+
+
+def products(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which such a module is called."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def narrowed(module: nn.Module) -> nn.Module:
     """A copy for use under autocast, with the weights of its products in bfloat16 for good.
 
     Autocast by itself casts weights that nobody trains anew at every call, which took a quarter of a small plan. Norms
@@ -43,4 +84,46 @@ def narrowed(module: M) -> M:
         if not isinstance(part, nn.LayerNorm):
             for parameter in part.parameters(recurse=False):
                 parameter.data = parameter.data.bfloat16()
+    return copy
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose product is of 8-bit integers, summed in 32 bits.
+
+    Weights are scaled by output, and inputs by row while it runs, so that no candidate's result depends on another's.
+    That scaling takes a few operators more, which compilation fuses. There are no gradients.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        scale = _reach(weight)
+        self.register_buffer("weight", (weight / scale).round().to(torch.int8).t())
+        self.register_buffer("scale", scale[:, 0])
+        self.register_buffer("bias", weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, I) to (…, O)."""
+        rows = x.flatten(0, -2)
+        scale = _reach(rows)
+        whole = torch.ops.aten._int_mm((rows / scale).round().to(torch.int8), self.weight)
+        return torch.addcmul(self.bias, whole.float() * scale, self.scale).view(*x.shape[:-1], -1)
+
+
+def _reach(rows: Tensor) -> Tensor:
+    """By what rows (R, I) are divided to lie in [-127, 127], (R, 1)."""
+    return rows.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny * LARGEST) / LARGEST
+
+
+def quantised(module: nn.Module) -> nn.Module:
+    """A copy whose larger linear layers multiply 8-bit integers."""
+    if isinstance(module, nn.Linear) and module.in_features >= QUANTISED:
+        return Int8Linear(module)
+    copy = deepcopy(module)
+    for name, part in copy.named_children():
+        setattr(copy, name, quantised(part))
     return copy

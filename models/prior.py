@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .precision import narrowed
+from .precision import Precision, multiplying_in, products
 from .predictor import Block
 
 FREQUENCIES = 4
@@ -64,13 +63,12 @@ class ActionPrior(nn.Module):
         self.embed = nn.Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
         self.blocks = nn.Sequential(*(Block(a.width) for _ in range(a.depth)))
         self.velocity = nn.Linear(a.width, size)
-        self.multiply_in_bf16(False)
+        self.multiply_in("fp32")
 
-    def multiply_in_bf16(self, use: bool) -> None:
-        """Whether it multiplies in bfloat16 where it does not learn, by the weights as they are now."""
-        self.bf16 = use
-        layers = [self.embed, self.blocks, self.velocity]
-        self._layers = [narrowed(layer) for layer in layers] if use else layers
+    def multiply_in(self, precision: Precision) -> None:
+        """In which numbers it multiplies where it does not learn, by the weights as they are now."""
+        self.precision: Precision = precision
+        self._layers = [multiplying_in(precision, layer) for layer in (self.embed, self.blocks, self.velocity)]
 
     def fit_normaliser(self, z: Tensor, positions: Tensor) -> None:
         """Takes mean and deviation from embeddings (B, D) and positions (B, P)."""
@@ -96,7 +94,7 @@ class ActionPrior(nn.Module):
     def sample(self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6) -> Tensor:
         """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps."""
         x = TEMPERATURE * noise.flatten(1)
-        with self._precision(z):
+        with products(self.precision, z.device):
             for step in range(steps):
                 time = x.new_full((len(x), 1), step / steps)
                 x = x + self(x, time, z, now, goal).float() / steps
@@ -112,7 +110,7 @@ class ActionPrior(nn.Module):
         """
         end = actions.flatten(1)
         error = end.new_zeros(len(end))
-        with self._precision(z):
+        with products(self.precision, z.device):
             for time in TIMES:
                 for start in (self.probe, -self.probe):
                     at = end.new_full((len(end), 1), time)
@@ -122,6 +120,3 @@ class ActionPrior(nn.Module):
     def _misses(self, start: Tensor, end: Tensor, time: Tensor, z: Tensor, now: Tensor, goal: Tensor) -> Tensor:
         """Squared errors (B, L A) of velocities on the way from noise to actions, both (B, L A), at times (B, 1)."""
         return (self(torch.lerp(start, end, time), time, z, now, goal) - (end - start)).square()
-
-    def _precision(self, z: Tensor) -> AbstractContextManager[object]:
-        return torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext()

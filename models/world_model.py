@@ -7,14 +7,13 @@ D latent size, E members.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from .encoders import ENCODERS, VectorEncoder
-from .precision import narrowed
+from .precision import Precision, multiplying_in, products
 from .predictor import PREDICTORS, step
 from .readout import Readout
 
@@ -73,7 +72,7 @@ class WorldModel(nn.Module):
         self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), nn.Linear(fused, architecture.latent))
         self.predictor = self._make_predictor()
         self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
-        self.multiply_in_bf16(False)
+        self.multiply_in("fp32")
         self.register_buffer("metric", torch.eye(architecture.latent))
         a = architecture
         self.readout = Readout(a.latent, a.readout, a.readout_width) if a.readout else None
@@ -86,12 +85,11 @@ class WorldModel(nn.Module):
     def members(self) -> int:
         return self.architecture.members
 
-    def multiply_in_bf16(self, use: bool) -> None:
-        """Whether rollouts multiply in bfloat16, by the weights as they are now, on the device where they are now.
-        Embeddings are summed up and returned in float32 either way."""
-        self.bf16 = use
-        members = [self.predictor, *self.others]
-        self._members = [narrowed(member) for member in members] if use else members
+    def multiply_in(self, precision: Precision) -> None:
+        """In which numbers rollouts multiply, by the weights as they are now, on the device where they are now.
+        Embeddings are summed up and returned in float32 in any case."""
+        self.precision: Precision = precision
+        self._members = [multiplying_in(precision, member) for member in (self.predictor, *self.others)]
 
     def fit_normaliser(self, observations: Mapping[str, Tensor]) -> None:
         """Takes the vectors' mean and deviation from recorded observations (B, V); pixels need none."""
@@ -123,7 +121,7 @@ class WorldModel(nn.Module):
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)
         predictions = []
-        with torch.autocast(z.device.type, torch.bfloat16) if self.bf16 else nullcontext():
+        with products(self.precision, z.device):
             for h in range(steps.shape[2]):
                 z = step(predictor, z, steps[:, :, h]).float()
                 predictions.append(z)

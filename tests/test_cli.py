@@ -157,6 +157,8 @@ BAD: dict[str, tuple[str, str]] = {
     "deadline": (f"{BENCH} deadline=-1", r"deadline=-1(\.0)?: must not be negative; 0 is none"),
     "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
     "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
+    "training in integers": (f"{TRAIN} precision=int8", "precision=int8 is unknown; choose one of: auto, bf16, fp32"),
+    "imagined precision": (f"{BENCH} precision=fp8", "precision=fp8 is unknown; choose one of: .*fp32, int8"),
     "predictor": (f"{TRAIN} model.predictor=gpt", r"model\.predictor=gpt is unknown; choose one of: residual"),
     "imagined backend": ("bench planners imagined.backends=[fast]", r"imagined.backends: fast is unknown; choose"),
     "imagined width": ("bench planners imagined.width=65", r"must be a multiple of 64"),

@@ -134,7 +134,7 @@ def test_plans_weigh_what_members_imagine() -> None:
         )
         torch.testing.assert_close(plan.energy, (each.mean(0) if ensemble == "mean" else each.amax(0))[:, 0])
     assert not torch.equal(found["mean"], found["worst"])
-    assert time_plans(model, 8, 1, 2, bf16=False, repetitions=2).plan_ms_p50 > 0
+    assert time_plans(model, 8, 1, 2, precision="fp32", repetitions=2).plan_ms_p50 > 0
 
 
 class Known:
