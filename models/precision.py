@@ -29,7 +29,8 @@ def cpu_has_bf16() -> bool:
 
 def cpu_has_int8() -> bool:
     """Whether this CPU sums products of 8-bit integers in one instruction (VNNI); others may overflow on the way."""
-    return torch.cpu._is_vnni_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_vnni", "avx_vnni"))
 
 
 def rollout_precision(precision: str, device: torch.device | str) -> Precision:
@@ -104,7 +105,9 @@ class Int8Linear(nn.Module):
         scale = _reach(weight)
         self.register_buffer("weight", (weight / scale).round().to(torch.int8).t())
         self.register_buffer("scale", scale[:, 0])
-        self.register_buffer("bias", weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach())
+        self.register_buffer(
+            "bias", weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().clone()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, I) to (…, O)."""

@@ -35,7 +35,7 @@ def test_a_precision_is_had_where_the_machine_has_it(monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match="precision=int8 on cuda: it is for CPUs; choose one of: auto, bf16, fp32"):
         rollout_precision("int8", "cuda")
     for has in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda has=has: has)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx_vnni": has})
         if has:
             assert rollout_precision("int8", "cpu") == "int8"
         else:
