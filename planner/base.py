@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
@@ -136,8 +136,9 @@ class Planner(ABC):
         backend: what runs the search: "eager"; "cudagraphs", which records it on a GPU and replays it (`Captured`);
             a backend of torch.compile, which makes it one function ("inductor" fuses it, which takes a compiler and
             tens of seconds once; on a GPU it fuses what evaluates candidates, and records the search); "auto" is
-            "cudagraphs" on a GPU, else "eager". A plan with a deadline is not recorded, for it looks at the clock; what
-            cannot be recorded or compiled runs eagerly.
+            "cudagraphs" on a GPU, else "eager". A plan with a deadline looks at the clock: it is not recorded, and of
+            it torch.compile's backends compile what evaluates candidates. What cannot be recorded or compiled runs
+            eagerly.
     """
 
     fewest: ClassVar[int] = 2
@@ -251,6 +252,7 @@ class Planner(ABC):
         more: Callable[[], bool] | None = None,
     ) -> "_Found":
         """The loop, on tensors alone, so that it can be compiled; it goes on while there is `more` time."""
+        evaluate = partial(self._evaluate, self._piecewise or more is not None, energy)
         noise = self._mirrored(noise)
         state = replace(state, std=torch.full_like(state.mean, self.sigma))
         seen: list[tuple[Tensor, Tensor]] = []
@@ -262,13 +264,13 @@ class Planner(ABC):
                 knots = torch.cat((knots[:, : max(0, knots.shape[1] - guesses.shape[1])], guesses), dim=1)
             if iteration >= self.first_gradient:
                 knots = knots.detach().requires_grad_()
-            energies = self._evaluate(energy, knots, previous_action)
+            energies = evaluate(knots, previous_action)
             state = self.update(state, knots, energies, iteration)
             seen.append((knots.detach(), energies.detach()))
 
         best, best_energy = _best(seen, state.best)
         if self.execute == "mean":
-            mean_energy = self._evaluate(energy, state.mean[:, None], previous_action)[:, 0]
+            mean_energy = evaluate(state.mean[:, None], previous_action)[:, 0]
             usable = mean_energy.isfinite()
             best = torch.where(usable[:, None, None], state.mean, best)
             best_energy = torch.where(usable, mean_energy, best_energy)
@@ -284,10 +286,13 @@ class Planner(ABC):
         return Fast(self._search, self.backend, device, gradients=self.first_gradient < self.iterations)
 
     @cached_property
-    def _fused(self) -> Fast | None:
-        """On a GPU energies alone are compiled: one function for all iterations, where the search would be unrolled."""
-        if self.backend != "inductor" or not self.space.low.is_cuda:
-            return None
+    def _piecewise(self) -> bool:
+        """Whether energies alone are compiled: one function for all iterations, where on a GPU the search would be
+        unrolled. So they are under a deadline, for the clock cannot be compiled."""
+        return self.backend == "inductor" and self.space.low.is_cuda
+
+    @cached_property
+    def _fused(self) -> Fast:
         return Fast(self._expand_and_evaluate, self.backend, self.space.low.device, gradients=False)
 
     def _mirrored(self, half: Tensor) -> Tensor:
@@ -317,10 +322,10 @@ class Planner(ABC):
             guesses.append(self.space.fit(actions))
         return torch.cat(guesses, dim=1) if len(guesses) > 1 else guesses[0]
 
-    def _evaluate(self, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
+    def _evaluate(self, piecewise: bool, energy: Energy, knots: Tensor, previous_action: Tensor | None) -> Tensor:
         """Energies (B, N) of knots (B, N, P, A), +inf for whatever is not finite."""
         with torch.set_grad_enabled(knots.requires_grad):
-            if self._fused is not None and not knots.requires_grad:
+            if piecewise and not knots.requires_grad:
                 return self._fused(energy, knots, previous_action)[0]
             return self._expand_and_evaluate(energy, knots, previous_action)
 

@@ -71,8 +71,7 @@ def test_a_captured_plan_is_the_eager_one_whatever_changes(name: str, backend: s
         expected, plan = (planner.plan(other, planner.init(batch)) for planner in (eager, captured))
         torch.testing.assert_close(plan.energy, expected.energy, atol=1e-4, rtol=1e-3)
     if backend == "inductor":
-        evaluate = captured._fused
-        assert evaluate is not None and evaluate(energy(model, 2, 0), torch.zeros(2, 24, 3, ACTIONS).cuda(), None)[1]
+        assert captured._fused(energy(model, 2, 0), torch.zeros(2, 24, 3, ACTIONS).cuda(), None)[1]
 
 
 def test_rollouts_in_bfloat16_are_near_the_exact_ones(model: WorldModel) -> None:

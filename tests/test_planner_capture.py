@@ -82,7 +82,7 @@ def test_a_replay_may_evaluate_by_a_compiled_function(name: str, model: WorldMod
     """As it does on a GPU under backend=inductor."""
     eager, fused = small(name), captured(name, [])
     evaluate = Fast(fused._expand_and_evaluate, "aot_eager", torch.device("cpu"), gradients=False)
-    vars(fused)["_fused"] = evaluate
+    vars(fused).update(_piecewise=True, _fused=evaluate)
     state, plan = eager.init(2), None
     for seed in range(3):
         expected, plan = (planner.plan(towards(model, seed), state) for planner in (eager, fused))
