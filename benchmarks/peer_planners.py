@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from forearm.envs import make
 from forearm.evaluation.controllers import action_space
 from forearm.evaluation.goals import make_goals
 from forearm.models.checkpoint import Checkpoint
+from forearm.models.precision import Precision, cpu_has_int8
 from forearm.models.world_model import WorldModel
 from forearm.planner import ActionSpace, Energy, LatentEnergy, make_planner
 from forearm.planner.compilation import Backend
@@ -147,19 +148,12 @@ def push(model: WorldModel, z: Tensor, goal: Tensor, horizon: int) -> Problem:
         distance = model.slow(x - goal).square().mean(-1)
         return distance.amin(-1) + 0.1 * distance[:, -1]
 
-    narrow = deepcopy(model)
-    narrow.multiply_in("bf16")
-    exact, rough = (LatentEnergy(imagines, z, goal, metric=model.slow) for imagines in (model, narrow))
+    value = partial(_held, model.chunk, LatentEnergy(model, z, goal, metric=model.slow))
+    return Problem("push from pixels", z[0], step, cost, space, value, {})
 
-    def whole(energy: Energy, actions: Tensor) -> Tensor:
-        return energy(actions.repeat_interleave(model.chunk, dim=2))
 
-    variants: dict[str, tuple[Energy | None, Backend]] = {
-        "": (None, "eager"),
-        WHOLE: (partial(whole, exact), "eager"),
-        f"{WHOLE}, bf16": (partial(whole, rough), "eager"),
-    }
-    return Problem("push from pixels", z[0], step, cost, space, partial(whole, exact), variants)
+def _held(chunk: int, energy: Energy, actions: Tensor) -> Tensor:
+    return energy(actions.repeat_interleave(chunk, dim=2))
 
 
 def first_push() -> Problem:
@@ -171,7 +165,21 @@ def first_push() -> Problem:
     for state in (manifest.start[0], manifest.goal[0]):
         env.load_state(state)
         latents.append(model.encode({"pixels": torch.from_numpy(env.observe()["pixels"])[None]}))
-    return push(model, *latents, horizon=5)
+    z, goal = latents
+
+    def imagined(precision: Precision) -> Energy:
+        imagines = deepcopy(model)
+        imagines.multiply_in(precision)
+        return partial(_held, model.chunk, LatentEnergy(imagines, z, goal, metric=model.slow))
+
+    variants: dict[str, tuple[Energy | None, Backend]] = {
+        "": (None, "eager"),
+        WHOLE: (imagined("fp32"), "eager"),
+        f"{WHOLE}, bf16": (imagined("bf16"), "eager"),
+    }
+    if cpu_has_int8():
+        variants[f"{WHOLE}, int8, compiled"] = imagined("int8"), "inductor"
+    return replace(push(model, z, goal, horizon=5), variants=variants)
 
 
 def ours(name: str, variant: str, problem: Problem, budget: Budget) -> Plan:
