@@ -112,7 +112,9 @@ GOOD = "episodes=1 out={out}"
 BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
 TRAIN = "train obs=state data={run}/data out={out} steps=2"
 ROUND = "record policy=planner obs=state checkpoint={run}/train/checkpoint workers=1 episodes=2 out={out}"
-CEM_CHOICES = "horizon, knots, spline, noise_beta, prior, rest, stay, samples, iterations, sigma, elites, momentum"
+CEM_CHOICES = (
+    "horizon, knots, spline, noise_beta, prior, rest, stay, backend, samples, iterations, sigma, elites, momentum"
+)
 
 BAD: dict[str, tuple[str, str]] = {
     "command": ("recrod", r"unknown command 'recrod'; did you mean 'record'\? .*quickstart, record, data check"),
@@ -155,6 +157,7 @@ BAD: dict[str, tuple[str, str]] = {
     "an energy's word": (f"{BENCH} energies=[l2/min/slow]", r"energy\.distance=l2 is unknown; choose one of: mse"),
     "budgets": (f"{BENCH} budgets=[64by3]", "budgets: 64by3 is neither own nor SAMPLESxITERATIONS"),
     "deadline": (f"{BENCH} deadline=-1", r"deadline=-1(\.0)?: must not be negative; 0 is none"),
+    "backend": (f"{BENCH} planner.backend=fast", r"planner\.backend='fast': choose one of auto, eager, inductor"),
     "reduce": (f"{BENCH} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of: final, path, min|min"),
     "precision": (f"{TRAIN} precision=fp8", "precision=fp8 is unknown; choose one of: auto, bf16, fp32"),
     "training in integers": (f"{TRAIN} precision=int8", "precision=int8 is unknown; choose one of: auto, bf16, fp32"),
