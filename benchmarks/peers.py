@@ -186,7 +186,7 @@ def closed_loop(
         command += f" --budgets {_sizes(budgets)}"
     if [folder.resolve() for folder in checkpoints] != [SHIPPED]:
         command += " --checkpoints " + ",".join(
-            "models/pretrained/push-pixels" if folder.resolve() == SHIPPED else f"RUN/{folder.name}"
+            f"models/pretrained/{folder.name}" if folder.resolve().parent == SHIPPED.parent else f"RUN/{folder.name}"
             for folder in checkpoints
         )
     if device != "cpu":

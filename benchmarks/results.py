@@ -57,8 +57,8 @@ RUN-gpu-0, RUN-gpu-1 and RUN-gpu-2 have learned on an H100, all three at once in
 shipped; of all three, weights are kept in half precision. All other rows are of models that learned on two cores. Their
 bench ran one model a process; its goals are those of the table of RUN-0, RUN-1 and RUN-2, which has the floors.
 
-Beside tables of `precision=int8` stand those of the same commands without it, which planned in bfloat16 there;
-of push from pixels, that of `precision=fp32` is in [performance.md](performance.md). None of these was compiled.
+Beside tables of `precision=int8` stand those of the same commands without it, which planned in bfloat16 there; of push
+from pixels, there is none of the same goals. None of these was compiled.
 
 With these, picking and placing from pixels got `energy.haste`, and `let_go` came to charge for falls of half a drop.
 Tables of before: from pixels, with RUN-0, RUN-1 and RUN-2, and of `budgets=[own,1x1]` with `planner.prior=1.0`,
