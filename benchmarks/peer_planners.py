@@ -148,12 +148,12 @@ def push(model: WorldModel, z: Tensor, goal: Tensor, horizon: int) -> Problem:
         distance = model.slow(x - goal).square().mean(-1)
         return distance.amin(-1) + 0.1 * distance[:, -1]
 
-    value = partial(_held, model.chunk, LatentEnergy(model, z, goal, metric=model.slow))
-    return Problem("push from pixels", z[0], step, cost, space, value, {})
+    energy = LatentEnergy(model, z, goal, metric=model.slow)
 
+    def whole(actions: Tensor) -> Tensor:
+        return energy(actions.repeat_interleave(model.chunk, dim=2))
 
-def _held(chunk: int, energy: Energy, actions: Tensor) -> Tensor:
-    return energy(actions.repeat_interleave(chunk, dim=2))
+    return Problem("push from pixels", z[0], step, cost, space, whole, {})
 
 
 def first_push() -> Problem:
@@ -165,21 +165,21 @@ def first_push() -> Problem:
     for state in (manifest.start[0], manifest.goal[0]):
         env.load_state(state)
         latents.append(model.encode({"pixels": torch.from_numpy(env.observe()["pixels"])[None]}))
-    z, goal = latents
 
-    def imagined(precision: Precision) -> Energy:
+    def problem(precision: Precision) -> Problem:
         imagines = deepcopy(model)
         imagines.multiply_in(precision)
-        return partial(_held, model.chunk, LatentEnergy(imagines, z, goal, metric=model.slow))
+        return push(imagines, *latents, horizon=5)
 
+    exact = problem("fp32")
     variants: dict[str, tuple[Energy | None, Backend]] = {
         "": (None, "eager"),
-        WHOLE: (imagined("fp32"), "eager"),
-        f"{WHOLE}, bf16": (imagined("bf16"), "eager"),
+        WHOLE: (exact.whole, "eager"),
+        f"{WHOLE}, bf16": (problem("bf16").whole, "eager"),
     }
     if cpu_has_int8():
-        variants[f"{WHOLE}, int8, compiled"] = imagined("int8"), "inductor"
-    return replace(push(model, z, goal, horizon=5), variants=variants)
+        variants[f"{WHOLE}, int8, compiled"] = problem("int8").whole, "inductor"
+    return replace(exact, variants=variants)
 
 
 def ours(name: str, variant: str, problem: Problem, budget: Budget) -> Plan:

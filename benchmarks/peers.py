@@ -160,13 +160,11 @@ def closed_loop(
     temperature = best_temperature(first_push(), BUDGETS[-1])
     entries = []
     ways = WAYS[device]
-    # As many of each model as there are precisions, and the peers' own.
-    models = [
-        {precision: Checkpoint.load(folder, device).model for precision in ("", *{kind for _, kind in ways.values()})}
-        for folder in checkpoints
-    ]
+    # Of each model one for each precision, and the peers' own.
+    users = ["peers", *{precision for _, precision in ways.values()}]
+    models = [{user: Checkpoint.load(folder, device).model for user in users} for folder in checkpoints]
     for of, budget in product(models, budgets):
-        model = of[""]
+        model = of["peers"]
         space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
         size = "{width} x {depth}".format(**model.architecture.predictor_settings)
         predictor = f", predictor {size}" if len(checkpoints) > 1 else ""
@@ -200,12 +198,11 @@ def closed_loop(
             rows += run_entry(env, manifest, "pixels", entry)[0]
         print(table(rows[-1:]).splitlines()[-1], flush=True)
         write_results(results, rows, manifest.sha256, command=command, facts=facts)
-    asked = {_key(entry) for entry in entries}
-    rest = [row for key, row in _by_key(rows).items() if key not in asked]
-    rows = timed(rows, entries, env, manifest.first(1), torch.device(device))
-    write_results(results, [*rest, *rows], manifest.sha256, command=command, facts=facts)
-    print(table(rows))
-    success_against_cost(rows, out / "success.png")
+    measured = timed(rows, entries, env, manifest.first(1), torch.device(device))
+    rows = list((_by_key(rows) | _by_key(measured)).values())
+    write_results(results, rows, manifest.sha256, command=command, facts=facts)
+    print(table(measured))
+    success_against_cost(measured, out / "success.png")
 
 
 def _sizes(budgets: Sequence[Budget]) -> str:

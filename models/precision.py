@@ -43,9 +43,10 @@ def rollout_precision(precision: str, device: torch.device | str) -> Precision:
         raise UserError(f"precision={precision} is unknown; choose one of: {', '.join(IMAGINED)}")
     if precision != "int8":
         return "bf16" if use_bf16(precision, device) else "fp32"
-    if torch.device(device).type != "cpu" or not cpu_has_int8():
-        where = "it is for CPUs" if torch.device(device).type != "cpu" else "this CPU has no instructions for it (VNNI)"
-        raise UserError(f"precision=int8 on {device}: {where}; choose one of: {', '.join(PRECISIONS)}")
+    on_cpu = torch.device(device).type == "cpu"
+    if not (on_cpu and cpu_has_int8()):
+        why = "this CPU has no instructions for it (VNNI)" if on_cpu else "it is for CPUs"
+        raise UserError(f"precision=int8 on {device}: {why}; choose one of: {', '.join(PRECISIONS)}")
     return "int8"
 
 
@@ -124,9 +125,5 @@ def _reach(rows: Tensor) -> Tensor:
 
 def quantised(module: nn.Module) -> nn.Module:
     """A copy whose larger linear layers multiply 8-bit integers."""
-    if isinstance(module, nn.Linear) and module.in_features >= QUANTISED:
-        return Int8Linear(module)
-    copy = deepcopy(module)
-    for name, part in copy.named_children():
-        setattr(copy, name, quantised(part))
-    return copy
+    layers = [part for part in module.modules() if isinstance(part, nn.Linear) and part.in_features >= QUANTISED]
+    return deepcopy(module, {id(layer): Int8Linear(layer) for layer in layers})  # in the place of each

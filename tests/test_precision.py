@@ -12,7 +12,7 @@ from forearm.models.predictor import PREDICTORS
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import LatentEnergy, make_planner
-from torch import Tensor, nn
+from torch import nn
 
 needs_int8 = pytest.mark.skipif(not cpu_has_int8(), reason="no VNNI")
 
@@ -122,13 +122,10 @@ def test_a_search_in_integers_compiles_with_kernels() -> None:
     model = world_model("residual")
     model.multiply_in("int8")
     z, goal = torch.randn(2, 1, QUANTISED)
-
-    def energy(actions: Tensor) -> Tensor:
-        return LatentEnergy(model, z, goal)(actions)
-
+    energy = LatentEnergy(model, z, goal)
     space = action_space([-1.0] * 5, [1.0] * 5, 2, 2)
     planner = make_planner("cem", space, samples=12, iterations=2, backend="inductor")
-    plans = [planner.plan(LatentEnergy(model, z, goal), planner.init(1, seed)) for seed in range(2)]
+    plans = [planner.plan(energy, planner.init(1, seed)) for seed in range(2)]
     assert [plan.stats.compiled for plan in plans] == [False, True]
     torch.testing.assert_close(plans[1].energy, energy(plans[1].actions[:, None])[:, 0], rtol=1e-3, atol=0)
 
