@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -266,6 +267,8 @@ def _wanted(default: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # a log should not have to wait for what a terminal shows at once
+        sys.stdout.reconfigure(line_buffering=True)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
