@@ -56,10 +56,11 @@ def run(config: DictConfig) -> None:
 @dataclass(frozen=True)
 class PlannerPolicies:
     """Makes planner policies as a config says, in whichever process records: each loads the checkpoint for itself, and
-    makes sure that it is the one with the hash `sha256`."""
+    makes sure that it is the one with the hash `sha256`. `precision` is what `auto` comes to."""
 
     config: DictConfig
     sha256: str
+    precision: str = "auto"
 
     @classmethod
     def checked(cls, config: DictConfig, env: World) -> PlannerPolicies:
@@ -71,18 +72,16 @@ class PlannerPolicies:
             raise UserError(f"noise={config.noise}: must lie in 0 … 1; it is a share of the steps")
         policies = cls(config, load_checkpoint(config, config.checkpoint, torch.device("cpu")).sha256)
         policies(PLANNER, env, np.random.default_rng(0))
-        return cls(config, policies.sha256)  # as it was before it loaded anything, to be sent to others
+        precision = policies._checkpoint.model.precision
+        return cls(config, policies.sha256, precision)  # has not loaded anything itself, to be sent to others
 
     @property
     def about(self) -> dict[str, Any]:
         """All that decides what is planned, by key."""
-        from ..models.precision import rollout_precision
-
         config = self.config
-        precision = rollout_precision(config.precision, "cpu")
         about = {"checkpoint": self.sha256, "noise": config.noise, "execute_steps": config.execute_steps}
         groups = {"planner": as_dict(config.planner), "energy": as_dict(config.energy)}
-        return {**about, "precision": precision, **flat(groups)}
+        return {**about, "precision": self.precision, **flat(groups)}
 
     def __call__(self, name: str, env: World, rng: np.random.Generator) -> PlannerPolicy:
         from ..evaluation.policies import PlannerPolicy

@@ -126,7 +126,7 @@ class Imagination:
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model
-        self.model.multiply_in(rollout_precision(precision, device))
+        self.model.multiply_in(rollout_precision(precision, device, model.width))
         if self.model.precision == "int8" and planner.first_gradient < planner.iterations:
             needs = f"{type(planner).__name__} descends gradients, and there are none"
             raise UserError(f"precision=int8: {needs}; choose one of: {', '.join(PRECISIONS)}")

@@ -17,6 +17,9 @@ PRECISIONS = ("auto", "bf16", "fp32")
 """Of training."""
 IMAGINED = (*PRECISIONS, "int8")
 """Of imagined rollouts."""
+WIDE = 256
+"""Inputs that a model's widest layer has at least to be worth bfloat16 on a CPU: with fewer, casting a hundred rows
+takes longer than their products gain."""
 QUANTISED = 64
 """Inputs that a layer has at least to be worth 8-bit integers."""
 LARGEST = 127
@@ -33,8 +36,8 @@ def cpu_has_int8() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_vnni", "avx_vnni"))
 
 
-def rollout_precision(precision: str, device: torch.device | str) -> Precision:
-    """Decides a `precision` in `IMAGINED`; auto is `use_bf16`'s.
+def rollout_precision(precision: str, device: torch.device | str, width: int = WIDE) -> Precision:
+    """Decides a `precision` in `IMAGINED` for a model whose widest layer has `width` inputs; auto is `use_bf16`'s.
 
     Raises:
         UserError: for one that does not exist, or 8-bit integers where they are not to be had.
@@ -42,7 +45,7 @@ def rollout_precision(precision: str, device: torch.device | str) -> Precision:
     if precision not in IMAGINED:
         raise UserError(f"precision={precision} is unknown; choose one of: {', '.join(IMAGINED)}")
     if precision != "int8":
-        return "bf16" if use_bf16(precision, device) else "fp32"
+        return "bf16" if use_bf16(precision, device, pays_on_cpu=width >= WIDE) else "fp32"
     on_cpu = torch.device(device).type == "cpu"
     if not (on_cpu and cpu_has_int8()):
         why = "this CPU has no instructions for it (VNNI)" if on_cpu else "it is for CPUs"

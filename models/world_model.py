@@ -85,6 +85,11 @@ class WorldModel(nn.Module):
     def members(self) -> int:
         return self.architecture.members
 
+    @property
+    def width(self) -> int:
+        """Inputs of the predictor's widest layer."""
+        return max(layer.in_features for layer in self.predictor.modules() if isinstance(layer, nn.Linear))
+
     def multiply_in(self, precision: Precision) -> None:
         """In which numbers rollouts multiply, by the weights as they are now, on the device where they are now.
         Embeddings are summed up and returned in float32 in any case."""

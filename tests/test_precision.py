@@ -7,7 +7,8 @@ import torch
 from forearm.envs import make
 from forearm.errors import UserError
 from forearm.evaluation.controllers import Imagination, action_space
-from forearm.models.precision import QUANTISED, Int8Linear, cpu_has_int8, quantised, rollout_precision
+from forearm.models import precision
+from forearm.models.precision import QUANTISED, WIDE, Int8Linear, cpu_has_int8, quantised, rollout_precision
 from forearm.models.predictor import PREDICTORS
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
@@ -17,11 +18,11 @@ from torch import nn
 needs_int8 = pytest.mark.skipif(not cpu_has_int8(), reason="no VNNI")
 
 
-def world_model(predictor: str) -> WorldModel:
+def world_model(predictor: str, width: int = 128) -> WorldModel:
     """Small, but wide enough for 8-bit integers, with weights as if it were trained."""
     torch.manual_seed(0)
     architecture = Architecture(
-        {"state": [3]}, {"state": "mlp"}, 5, 2, QUANTISED, 8, predictor, {"width": 128, "depth": 2}
+        {"state": [3]}, {"state": "mlp"}, 5, 2, QUANTISED, 8, predictor, {"width": width, "depth": 2}
     )
     model = WorldModel(architecture).eval().requires_grad_(False)
     model.predictor.get_submodule("change").weight.normal_(std=0.1)  # pyright: ignore[reportCallIssue]
@@ -41,6 +42,16 @@ def test_a_precision_is_had_where_the_machine_has_it(monkeypatch: pytest.MonkeyP
         else:
             with pytest.raises(UserError, match="this CPU has no instructions for it"):
                 rollout_precision("int8", "cpu")
+
+
+@pytest.mark.parametrize("width, chosen", [(WIDE // 2, "fp32"), (WIDE, "bf16")])
+def test_bfloat16_is_for_models_wide_enough_to_gain(width: int, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    model = world_model("residual", width)
+    assert model.width == width
+    planner = make_planner("cem", action_space([-1.0] * 5, [1.0] * 5, 2, model.chunk), samples=4, iterations=1)
+    Imagination(make("reach", pixels=False), model, planner, {}, precision="auto")
+    assert model.precision == chosen
 
 
 @needs_int8
