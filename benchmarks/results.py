@@ -58,7 +58,7 @@ shipped; of all three, weights are kept in half precision. All other rows are of
 bench ran one model a process; its goals are those of the table of RUN-0, RUN-1 and RUN-2, which has the floors.
 
 Beside tables of `precision=int8` stand those of the same commands without it, which planned in bfloat16 there; of push
-from pixels, there is none of the same goals. Only the table of `planner.stay` was compiled.
+from pixels, there is none of the same goals. Only the tables of `planner.stay` were compiled.
 
 With these, picking and placing from pixels got `energy.haste`, and `let_go` came to charge for falls of half a drop.
 Tables of before: from pixels, with RUN-0, RUN-1 and RUN-2, and of `budgets=[own,1x1]` with `planner.prior=1.0`,
