@@ -117,6 +117,8 @@ def make_planners(
             check_oracle(settings.pop("episodes"), settings.pop("reduce"))
         for energy, budget in product([as_dict(config.energy)] if own else energies, [{}] if own else budgets):
             values = settings | budget
+            if energy != as_dict(config.energy):
+                values["enough"] = -math.inf  # what is enough under one energy is not under another
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
@@ -224,7 +226,10 @@ def learned_entries(
         for one in planned:
             controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.offers, deadline)
             label = name + " + prior" * bool(one.offers.share) + " + stay" * one.offers.stay
-            yield Entry(label, "planner", controller, seeds, alone=deadline is not None, labels=one.labels | labels)
+            seldom = one.planner.enough > -math.inf
+            label += " + enough" * seldom
+            alone = seldom or deadline is not None
+            yield Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels | labels)
 
 
 def model_labels(checkpoints: Sequence[Checkpoint]) -> list[dict[str, str]]:

@@ -34,7 +34,7 @@ def run(config: DictConfig) -> None:
         success=episodes.success,
         reached=episodes.reached,
         plan_ms=[1e3 * seconds / len(manifest) for seconds in episodes.act_seconds],
-        evaluations=controller.evaluations,
+        evaluations=episodes.mean_evaluations,
         final_distance_cm=100 * episodes.distance[:, -1],
         note=f"plan times amortised over {len(manifest)} arms planned together",
     )

@@ -26,8 +26,9 @@ class Entry:
     """One planner of a bench.
 
     `episodes` limits it to the first goals of the manifest (None: all); an entry that is not `timed` alone reports its
-    time a call over its problems instead; one that meets its goals `alone`, one after the other, plans under a clock
-    that must not be shared, and is timed as it goes; `labels` go into its rows.
+    time a call over its problems instead; one that meets its goals `alone`, one after the other, is timed as it goes,
+    after an episode that is not: it plans under a clock that must not be shared, or not all its plans take as long;
+    `labels` go into its rows.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Entry:
     def steps(self, manifest: GoalManifest) -> int:
         """Environment steps that running it takes."""
         once = len(self.manifest(manifest)) * manifest.budget
-        return len(self.seeds) * once + (manifest.budget if self.timed and not self.alone else 0)
+        return len(self.seeds) * once + (manifest.budget if self.timed else 0)
 
 
 def run_entry(
@@ -63,7 +64,10 @@ def run_entry(
     """
     goals = entry.manifest(manifest)
     runs, alone, misses, seen = [], [], [], []
-    watched = entry.controller if isinstance(entry.controller, Imagination) and not entry.alone else None
+    imagining = entry.controller if isinstance(entry.controller, Imagination) else None
+    watched = None if entry.alone else imagining
+    if entry.alone:  # nothing is compiled, or done for the first time, while the clock runs
+        run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance)
     for seed in entry.seeds:
         before = getattr(entry.controller, "misses", 0)
         if watched is not None:
@@ -75,7 +79,6 @@ def run_entry(
         foreseen = watched.unwatch() if watched is not None else []
         seen.append(foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None)
     grasping = env if isinstance(env, ArmEnv) and isinstance(env.task, Grasp) else None
-    evaluations = getattr(entry.controller, "evaluations", 0)
     if entry.timed and not entry.alone:
         alone = [run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds] * len(runs)
     rows = []
@@ -89,11 +92,12 @@ def run_entry(
             success=episodes.success,
             reached=episodes.reached,
             plan_ms=1e3 * np.array(seconds) if seconds else together,
-            evaluations=evaluations,
+            evaluations=episodes.mean_evaluations,
             final_distance_cm=100 * episodes.distance[:, -1],
             kind=entry.kind,
             plan_ms_batched=None if entry.alone else float(np.median(together)),
-            misses=missed if entry.alone else None,
+            plan_ms_mean=1e3 * float(np.mean(seconds)) if entry.alone else None,
+            misses=None if imagining is None or imagining.deadline is None else missed,
             by_task=success_by_task(goals, episodes),
             drops=None if grasping is None else dropped(grasping, episodes),
             plan_error_cm=ahead.error_cm if ahead else None,

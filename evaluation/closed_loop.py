@@ -35,7 +35,8 @@ class Controller(Protocol):
 class Episodes:
     """What happened. `distance` (B, budget) metres after each step; `states` (B, budget + 1, F), to render later;
     `plans` (budget,) the call of the controller that chose each step's action; `act_seconds` one a call, for all
-    problems together; `energies` (B,) one a call, of the plans, where there were any."""
+    problems together; `evaluations` energies evaluated a problem, one a call; `energies` (B,) one a call, of the plans,
+    where there were any."""
 
     manifest: GoalManifest
     distance: np.ndarray
@@ -43,6 +44,7 @@ class Episodes:
     actions: np.ndarray
     plans: np.ndarray
     act_seconds: list[float]
+    evaluations: list[float]
     energies: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -55,6 +57,11 @@ class Episodes:
         """(B,) the goal held at some step."""
         return np.any(self.distance < self.manifest.tolerance, axis=1)
 
+    @property
+    def mean_evaluations(self) -> int:
+        """Energies evaluated for a plan, on average."""
+        return round(float(np.mean(self.evaluations)))
+
     @classmethod
     def join(cls, manifest: GoalManifest, parts: Sequence[Episodes]) -> Episodes:
         """Episodes that were run one after the other, over the same number of calls each."""
@@ -65,6 +72,7 @@ class Episodes:
             np.concatenate([part.actions for part in parts]),
             parts[0].plans,
             [sum(call) for call in zip(*(part.act_seconds for part in parts), strict=True)],
+            [float(np.mean(call)) for call in zip(*(part.evaluations for part in parts), strict=True)],
             [np.concatenate(call) for call in zip(*(part.energies for part in parts), strict=True)],
         )
 
@@ -100,6 +108,7 @@ def run_episodes(
     executed = np.empty((problems, budget, action_size(env)))
     plans = np.empty(budget, int)
     act_seconds: list[float] = []
+    evaluations: list[float] = []
     controller.begin(manifest, observe_goals(env, manifest), seed)
     step = 0
     while step < budget:
@@ -110,6 +119,7 @@ def run_episodes(
         begun = time.perf_counter()
         actions = controller.act(stack(observations), states[:, step])[:, : budget - step]
         act_seconds.append(time.perf_counter() - begun)
+        evaluations.append(getattr(controller, "evaluations", 0))
         count = actions.shape[1]
         if actions.shape != (problems, count, *executed.shape[2:]) or count < 1:
             raise ValueError(f"a controller gave actions of shape {actions.shape}, not (B, K, A)")
@@ -126,4 +136,5 @@ def run_episodes(
         plans[step : step + count] = len(act_seconds) - 1
         step += count
         advance(count * problems)
-    return Episodes(manifest, distance, states, executed, plans, act_seconds, list(getattr(controller, "energies", ())))
+    energies: list[np.ndarray] = list(getattr(controller, "energies", ()))
+    return Episodes(manifest, distance, states, executed, plans, act_seconds, evaluations, energies)

@@ -45,7 +45,7 @@ def measure_gap(problem: str, planner: str, settings: Mapping[str, Any], seeds: 
         single.energy.cpu()  # waits for the device
         milliseconds.append(1e3 * (time.perf_counter() - begun))
     p50, p95 = torch.tensor(milliseconds[1:]).quantile(torch.tensor([0.5, 0.95])).tolist()  # the first one warms up
-    return Gap(problem, planner, seeds, plan.stats.evaluations, float(gap.median()), float(gap.max()), p50, p95)
+    return Gap(problem, planner, seeds, round(plan.stats.evaluations), float(gap.median()), float(gap.max()), p50, p95)
 
 
 def gap_table(gaps: Sequence[Gap]) -> str:

@@ -30,12 +30,12 @@ def success_against_cost(rows: Sequence[Row], path: str | Path) -> Path:
     """Success at the end (%, with its Wilson interval) against milliseconds a plan (log), one panel a task; and a panel
     against evaluations a plan, where a planner has more than one budget.
 
-    A planner is a point at its p50 with a thin line to its p95, or a curve through its budgets; floors and ceilings
-    are horizontal lines inside their interval, and so is a planner whose time is unknown. Pool the seeds first, for
-    one point a planner and budget.
+    A planner is a point at its `Row.plan_ms` with a thin line to its p95, or a curve through its budgets; floors and
+    ceilings are horizontal lines inside their interval, and so is a planner whose time is unknown. Pool the seeds
+    first, for one point a planner and budget.
     """
     tasks = list(dict.fromkeys((row.env, row.obs) for row in rows))
-    costs = ["plan_ms_p50", "evaluations"][: 1 + (len({_curve(row) for row in rows}) < len(rows))]
+    costs = ["plan_ms", "evaluations"][: 1 + (len({_curve(row) for row in rows}) < len(rows))]
     count = max(1, len(tasks) * len(costs))
     with _figure(path, (7.2 if count < 2 else 4.4 * count, 4.0)) as figure:
         panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
@@ -143,7 +143,7 @@ def _figure(path: str | Path, size: tuple[float, float]) -> Iterator[Figure]:
             figure.savefig(temporary, metadata={"Software": None} if temporary.suffix == ".png" else None)
 
 
-_COSTS = {"plan_ms_p50": "milliseconds a plan: p50, and a line to p95", "evaluations": "evaluations a plan"}
+_COSTS = {"plan_ms": "milliseconds a plan, and a line to p95", "evaluations": "evaluations a plan"}
 
 
 def _curve(row: Row) -> tuple[str, str, str | None]:
@@ -168,7 +168,7 @@ def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> None:
             for row, at in zip(points, x, strict=True):
                 low, high = row.wilson
                 axes.vlines(at, 100 * low, 100 * high, color=colour, linewidth=1.6)
-                if cost == "plan_ms_p50":
+                if cost == "plan_ms":
                     axes.hlines(100 * row.success, at, row.plan_ms_p95 or at, color=colour, linewidth=1.2)
         else:
             colour, marker = _LINES[best.kind], "_"
@@ -182,7 +182,7 @@ def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> None:
     axes.set_yticks(range(0, 101, 20))
     axes.set_xscale("log")
     planned = [row for row in rows if row.kind == "planner"]
-    spans = (cost, "plan_ms_p95") if cost == "plan_ms_p50" else (cost,)
+    spans = (cost, "plan_ms_p95") if cost == "plan_ms" else (cost,)
     costs = [value for row in planned for name in spans if (value := getattr(row, name))]
     axes.set_xlim(min(costs, default=1.0) / 3, max(costs, default=100.0) * 3)
     axes.set_xlabel(_COSTS[cost])

@@ -28,11 +28,11 @@ class Row:
 
     `success` and `reached` are fractions of `episodes`: the goal holds at the end of the episode, and it held at any
     step; `by_task` is `success` a task, where the goals are of several. `plan_ms_*` are milliseconds a plan (None when
-    nothing was planned), `evaluations` energy evaluations a plan; `plan_ms_batched` is the milliseconds a plan when all
-    problems are planned in one batch. Under a deadline `misses` of the `plans` came late, and the previous plan went
-    on. `violations` counts executed steps inside a keep-out box. `drops` counts episodes in which an object was
-    dropped; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and
-    lists them in `seeds`. `model` tells models apart where several were measured.
+    nothing was planned), with their mean where all were timed, one by one; `plan_ms_batched` when all problems are
+    planned in one batch. `evaluations` are energy evaluations a plan, on average. Under a deadline `misses` of the
+    `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
+    counts episodes in which an object was dropped; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled
+    over planner seeds has `seed=None` and lists them in `seeds`. `model` tells models apart where there are several.
     """
 
     env: str
@@ -56,6 +56,7 @@ class Row:
     final_distance_cm: float | None = None
     drops: int | None = None
     plan_ms_batched: float | None = None
+    plan_ms_mean: float | None = None
     plan_ms_p99: float | None = None
     plans: int | None = None
     misses: int | None = None
@@ -65,6 +66,11 @@ class Row:
     phantoms: float | None = None
     model: str | None = None
     note: str | None = None
+
+    @property
+    def plan_ms(self) -> float | None:
+        """Milliseconds a plan: the mean where it is known, for not every plan may search; else the median."""
+        return self.plan_ms_p50 if self.plan_ms_mean is None else self.plan_ms_mean
 
     @classmethod
     def from_episodes(
@@ -85,8 +91,8 @@ class Row:
         """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
-        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_batched, misses,
-        violations, by_task, plan_error_cm, phantoms, model and note.
+        `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
+        plan_ms_batched, misses, violations, by_task, plan_error_cm, phantoms, model and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -219,6 +225,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             ("dropped %", "drops", lambda row: "-" if row.drops is None else percent(row.drops / row.episodes)),
             ("5-step error cm", "plan_error_cm", lambda row: _number(row.plan_error_cm)),
             ("phantom lifts %", "phantoms", lambda row: "-" if row.phantoms is None else percent(row.phantoms)),
+            ("mean ms", "plan_ms_mean", lambda row: _number(row.plan_ms_mean)),
             ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
             ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
             ("steps in box", "violations", lambda row: _text(row.violations)),
@@ -295,7 +302,7 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p95=max(p95, default=None),
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
-        **{name: _average(rows, name) for name in ("plan_error_cm", "phantoms")},
+        **{name: _average(rows, name) for name in ("plan_ms_mean", "plan_error_cm", "phantoms")},
         plan_ms_p99=max(p99, default=None),
         by_task=_mean_by_task(rows, weights),
         **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},

@@ -9,6 +9,7 @@ returns is ever evaluated or executed, which keeps every action within the bound
 Shapes: B problems, N candidates, I iterations, T environment steps, P knots, A action size.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ class Status(Enum):
     """What became of a plan, each with what to do about it."""
 
     OK = "All iterations ran; the plan is the best found."
+    ENOUGH = "What was at hand is good enough, by `enough`; nothing was searched."
     DEADLINE = "The deadline stopped the search early; the plan is the best found in time. Fewer samples would fit."
     LATE = "The plan came after its deadline. Execute the previous plan; lower samples or allow more time."
     NO_FINITE_ENERGY = "No candidate had a finite energy; the plan is the previous one, shifted. Check the energy."
@@ -88,17 +90,19 @@ class PlanStats(NamedTuple):
 
     Attributes:
         iterations: iterations that ran.
-        evaluations: energies evaluated for each problem.
+        evaluations: energies evaluated a problem; on average, where only some were `searched`.
         elapsed: seconds on the host; with a deadline, the device's work is waited for.
         violations: environment steps (B,) of the returned plan that break a constraint; None without constraints.
         compiled: whether the search ran as one compiled function, or was replayed.
+        searched: the problems (B,) that were searched; None where all were.
     """
 
     iterations: int
-    evaluations: int
+    evaluations: float
     elapsed: float
     violations: Tensor | None
     compiled: bool = False
+    searched: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +118,18 @@ class Plan:
     @property
     def status(self) -> tuple[Status, ...]:
         """One status a problem. Reads the result back from the device."""
+        every = len(self.energy)
         finite = self.energy.isfinite().tolist()
-        broken = [0.0] * len(finite) if self.stats.violations is None else self.stats.violations.tolist()
-        return tuple(
-            Status.INFEASIBLE if steps else self.timing if ok else Status.NO_FINITE_ENERGY
-            for ok, steps in zip(finite, broken, strict=True)
-        )
+        broken = [0.0] * every if self.stats.violations is None else self.stats.violations.tolist()
+        searched = [True] * every if self.stats.searched is None else self.stats.searched.tolist()
+        return tuple(map(self._status, finite, broken, searched))
+
+    def _status(self, finite: bool, broken: float, searched: bool) -> Status:
+        if broken:
+            return Status.INFEASIBLE
+        if not finite:
+            return Status.NO_FINITE_ENERGY
+        return self.timing if searched or self.timing is Status.LATE else Status.ENOUGH
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -133,6 +143,10 @@ class Planner(ABC):
         sigma: standard deviation of the first candidates, in the normalised box [-1, 1].
         execute: return the "best" candidate seen, or the final "mean" (evaluated once more; where its energy is not
             finite, the best).
+        enough: an energy that is good enough; -inf, none is. Where the previous plan, shifted, or a proposal has at
+            most this, it is the plan and nothing is searched, as in event-triggered control (Heemels, Johansson &
+            Tabuada 2012). The first plan of an episode is always searched, and so is every plan where proposals are
+            all the candidates. It takes one look at a value, before the search.
         backend: what runs the search: "eager"; "cudagraphs", which records it on a GPU and replays it (`Captured`);
             a backend of torch.compile, which makes it one function ("inductor" fuses it, which takes a compiler and
             tens of seconds once; on a GPU it fuses what evaluates candidates, and records the search); "auto" is
@@ -149,6 +163,7 @@ class Planner(ABC):
     iterations: int = 4
     sigma: float = 0.5
     execute: Execute = "best"
+    enough: float = -math.inf
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
@@ -157,6 +172,8 @@ class Planner(ABC):
                 f"samples={self.samples} must be at least {self.fewest}, iterations={self.iterations} at least 1, "
                 f"sigma={self.sigma} positive"
             )
+        if not self.enough < math.inf:
+            raise ValueError(f"enough={self.enough}: must be below inf; -inf searches always")
         for key, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):
             if getattr(self, key) not in choices:
                 raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(choices)}")
@@ -220,26 +237,34 @@ class Planner(ABC):
         """
         start = clock()
         guesses = self._guesses(state, proposals)
-        noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples // 2))
         bare = replace(state, seeds=(), count=0)  # whose values would be compiled in
-        found: _Found
-        compiled = False
-        if deadline is None:
-            found, compiled = self._fast(energy, bare, noise, guesses, previous_action)
-        else:
+
+        def search() -> tuple[_Found, bool]:
+            noise = self.space.noise(state.seeds, state.count, (self.iterations, self.samples // 2))
+            if deadline is None:
+                return self._fast(energy, bare, noise, guesses, previous_action)
             # What must still fit: an iteration, and the mean's evaluation.
             more = _Deadline(start, deadline, lambda: self.finished(clock), 2 if self.execute == "mean" else 1)
-            found = self._search(energy, bare, noise, guesses, previous_action, more)
+            return self._search(energy, bare, noise, guesses, previous_action, more), False
+
+        if self.enough == -math.inf or not state.count or guesses.shape[1] >= self.samples:
+            searched, (found, compiled) = None, search()
+        else:
+            found, compiled = self._fast_look(energy, bare, guesses, previous_action)
+            searched = found.energy > self.enough
+            if share := searched.float().mean().item():
+                sought, compiled = search()
+                found = found.where_not(searched, sought, share)
         state = PlanState(found.mean, found.std, found.best, found.kept, state.seeds, state.count + 1)
 
         count = getattr(energy, "violations", None)
         violations = count(found.actions[:, None]) if count is not None else None
         elapsed = (self.finished(clock) if deadline is not None else clock()) - start
-        timing = Status.OK if found.iterations == self.iterations else Status.DEADLINE
+        timing = {self.iterations: Status.OK, 0: Status.ENOUGH}.get(found.iterations, Status.DEADLINE)
         if deadline is not None and elapsed > deadline:
             timing = Status.LATE
         broken = None if violations is None else violations[:, 0]
-        stats = PlanStats(found.iterations, found.evaluations, elapsed, broken, compiled)
+        stats = PlanStats(found.iterations, found.evaluations, elapsed, broken, compiled, searched)
         return Plan(found.actions, found.energy, stats, state, timing)
 
     def _search(
@@ -278,12 +303,26 @@ class Planner(ABC):
         actions = self.space.expand(best, previous_action)
         return _Found(state.mean, state.std, state.kept, best, best_energy, actions, len(seen), evaluations)
 
+    def _look(self, energy: Energy, state: PlanState, guesses: Tensor, previous_action: Tensor | None) -> "_Found":
+        """What is at hand, as a search finds it that ends before its first iteration."""
+        energies = self._evaluate(self._piecewise, energy, guesses, previous_action)
+        best, best_energy = _best([(guesses, energies)], state.best)
+        actions = self.space.expand(best, previous_action)
+        return _Found(best, state.std, state.kept, best, best_energy, actions, 0, guesses.shape[1])
+
     @cached_property
     def _fast(self) -> Captured | Fast:
+        return self._faster(self._search, gradients=self.first_gradient < self.iterations)
+
+    @cached_property
+    def _fast_look(self) -> Captured | Fast:
+        return self._faster(self._look, gradients=False)
+
+    def _faster(self, function: Callable[..., "_Found"], gradients: bool) -> Captured | Fast:
         device = self.space.low.device
         if device.type == "cuda" and self.backend in ("auto", "cudagraphs", "inductor"):
-            return Captured(self._search)
-        return Fast(self._search, self.backend, device, gradients=self.first_gradient < self.iterations)
+            return Captured(function)
+        return Fast(function, self.backend, device, gradients)
 
     @cached_property
     def _piecewise(self) -> bool:
@@ -346,7 +385,16 @@ class _Found(NamedTuple):
     energy: Tensor
     actions: Tensor
     iterations: int
-    evaluations: int
+    evaluations: float
+
+    def where_not(self, searched: Tensor, found: "_Found", share: float) -> "_Found":
+        """This, but for the problems `searched` (B,), a share of all, what was `found`."""
+        tensors = {name: value for name, value in found._asdict().items() if isinstance(value, Tensor)}
+        for name, theirs in tensors.items():
+            ours = getattr(self, name)
+            if ours.shape == theirs.shape:  # a search that a deadline ended may keep another number
+                tensors[name] = torch.where(searched.view(-1, *[1] * (ours.dim() - 1)), theirs, ours)
+        return found._replace(**tensors, evaluations=self.evaluations + share * found.evaluations)
 
 
 class _Deadline:

@@ -113,7 +113,8 @@ BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
 TRAIN = "train obs=state data={run}/data out={out} steps=2"
 ROUND = "record policy=planner obs=state checkpoint={run}/train/checkpoint workers=1 episodes=2 out={out}"
 CEM_CHOICES = (
-    "horizon, knots, spline, noise_beta, prior, rest, stay, backend, samples, iterations, sigma, elites, momentum"
+    "horizon, knots, spline, noise_beta, prior, rest, stay, enough, backend, "
+    "samples, iterations, sigma, elites, momentum"
 )
 
 BAD: dict[str, tuple[str, str]] = {

@@ -338,7 +338,7 @@ def test_success_is_at_the_end(reach_goals: GoalManifest) -> None:
     distance[1, 3:18] = near  # lost at the end
     distance[2, -4:] = near  # too late
     nothing = np.zeros((COUNT, 20, 5))
-    episodes = Episodes(reach_goals, distance, nothing, nothing, np.arange(20), [0.0] * 20)
+    episodes = Episodes(reach_goals, distance, nothing, nothing, np.arange(20), [0.0] * 20, [0.0] * 20)
     assert reach_goals.hold == 5
     assert episodes.success.tolist() == [True, False, False, False]
     assert episodes.reached.tolist() == [True, True, True, False]

@@ -54,6 +54,15 @@ def test_nothing_in_a_plan_waits_for_the_device(name: str, model: WorldModel) ->
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_a_look_at_what_is_at_hand_is_captured(model: WorldModel) -> None:
+    eager, captured = (replace(small("cem", backend), enough=1e9) for backend in ("eager", "auto"))
+    state, plan = eager.plan(energy(model, 2, 0), eager.init(2)).state, None
+    for seed in range(4):
+        expected, plan = (planner.plan(energy(model, 2, seed), state) for planner in (eager, captured))
+        torch.testing.assert_close((plan.actions, plan.energy), (expected.actions, expected.energy))
+    assert plan is not None and plan.stats.compiled and plan.stats.iterations == 0
+
+
 @pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning")  # that it could be less exact
 @pytest.mark.parametrize(("name", "backend"), [*((name, "auto") for name in PLANNERS), ("cem", "inductor")])
 def test_a_captured_plan_is_the_eager_one_whatever_changes(name: str, backend: str, model: WorldModel) -> None:

@@ -25,15 +25,15 @@ def small(name: str) -> Planner:
     return make_planner(name, space, samples=4 if name == "gradient" else 12, iterations=2)
 
 
-def captured(name: str, records: list[int]) -> Planner:
+def captured(name: str, records: list[int], enough: float = -torch.inf) -> Planner:
     """A planner that replays; `records` counts what was recorded."""
 
     def record(function: Callable[[], Any]) -> Callable[[], Any]:
         records.append(1)
         return function
 
-    planner = small(name)
-    vars(planner)["_fast"] = Captured(planner._search, record)
+    planner = replace(small(name), enough=enough)
+    vars(planner).update(_fast=Captured(planner._search, record), _fast_look=Captured(planner._look, record))
     return planner
 
 
@@ -92,6 +92,17 @@ def test_a_replay_may_evaluate_by_a_compiled_function(name: str, model: WorldMod
     knots = torch.zeros(2, 3, fused.space.knots, ACTIONS)
     evaluate(towards(model, 3), knots, None)  # the gradient planners' first
     assert evaluate(towards(model, 3), knots, None)[1]
+
+
+def test_a_look_at_what_is_at_hand_is_replayed(model: WorldModel) -> None:
+    records: list[int] = []
+    eager, replayed = replace(small("icem"), enough=1e9), captured("icem", records, enough=1e9)
+    state = eager.plan(towards(model, 0), eager.init(2)).state
+    for seed in range(3):
+        expected, plan = (planner.plan(towards(model, seed), state) for planner in (eager, replayed))
+        torch.testing.assert_close((plan.actions, plan.energy), (expected.actions, expected.energy))
+        assert plan.stats.iterations == 0 and plan.stats.compiled == (seed > 0)
+    assert records == [1]
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
