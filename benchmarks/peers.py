@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from forearm.commands.doctor import machine
 from forearm.envs import World, make
-from forearm.evaluation.bench import Entry, run_entry
+from forearm.evaluation.bench import Entry, run_entry, warm_up
 from forearm.evaluation.closed_loop import Batch, run_episodes
 from forearm.evaluation.controllers import SEEDS, Imagination, action_space, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
@@ -237,8 +237,8 @@ def timed(rows: list[Row], entries: list[Entry], env: World, goals: GoalManifest
     spent: dict[tuple[str, int, int], list[float]] = {_key(entry): [] for entry in entries}
     alone = goals.singles()
     with contextlib.redirect_stdout(io.StringIO()):
-        for entry in entries:  # what is compiled is compiled now
-            run_episodes(env, alone[0], entry.controller, 0)
+        for entry in entries:
+            warm_up(env, goals, entry.controller)
         for goal, entry in product(alone, entries):
             spent[_key(entry)] += run_episodes(env, goal, entry.controller, 0).act_seconds
     measured = []

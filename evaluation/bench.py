@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,8 @@ class Entry:
     """One planner of a bench.
 
     `episodes` limits it to the first goals of the manifest (None: all); an entry that is not `timed` alone reports its
-    time a call over its problems instead; one that meets its goals `alone`, one after the other, is timed as it goes,
-    after an episode that is not: it plans under a clock that must not be shared, or not all its plans take as long;
-    `labels` go into its rows.
+    time a call over its problems instead; one that meets its goals `alone`, one after the other, is timed as it goes:
+    it plans under a clock that must not be shared, or not all its plans take as long; `labels` go into its rows.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Entry:
     def steps(self, manifest: GoalManifest) -> int:
         """Environment steps that running it takes."""
         once = len(self.manifest(manifest)) * manifest.budget
-        return len(self.seeds) * once + (manifest.budget if self.timed else 0)
+        return len(self.seeds) * once + (manifest.budget if self.timed and not self.alone else 0)
 
 
 def run_entry(
@@ -66,8 +65,8 @@ def run_entry(
     runs, alone, misses, seen = [], [], [], []
     imagining = entry.controller if isinstance(entry.controller, Imagination) else None
     watched = None if entry.alone else imagining
-    if entry.alone:  # nothing is compiled, or done for the first time, while the clock runs
-        run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance)
+    if entry.alone:
+        warm_up(env, goals, entry.controller)
     for seed in entry.seeds:
         before = getattr(entry.controller, "misses", 0)
         if watched is not None:
@@ -100,6 +99,7 @@ def run_entry(
             misses=None if imagining is None or imagining.deadline is None else missed,
             by_task=success_by_task(goals, episodes),
             drops=None if grasping is None else dropped(grasping, episodes),
+            energy_held=episodes.energy_held,
             plan_error_cm=ahead.error_cm if ahead else None,
             phantoms=ahead.phantoms if ahead and grasping is not None else None,
             violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
@@ -107,6 +107,17 @@ def run_entry(
         )
         rows.append(row)
     return rows, runs[0]
+
+
+def warm_up(env: World, goals: GoalManifest, controller: Controller) -> None:
+    """Has all compiled that planning for one goal alone needs, before a clock runs.
+
+    A function is compiled at its second call, and an episode's first plan, before which nothing was executed, is
+    another one than the rest.
+    """
+    few = replace(goals.first(1), budget=5)
+    for _ in range(2):
+        run_episodes(env, few, controller, 0)
 
 
 def success_by_task(manifest: GoalManifest, episodes: Episodes) -> dict[str, float] | None:

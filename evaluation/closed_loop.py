@@ -58,6 +58,18 @@ class Episodes:
         return np.any(self.distance < self.manifest.tolerance, axis=1)
 
     @property
+    def energy_held(self) -> float | None:
+        """The median energy of the plans made while the goal held; None without any."""
+        first = [int(np.argmax(self.plans == call)) for call in range(len(self.energies))]  # steps of theirs
+        held = [
+            energies[self.distance[:, step - 1] < self.manifest.tolerance]
+            for step, energies in zip(first, self.energies, strict=True)
+            if step
+        ]
+        found = np.concatenate(held) if held else np.empty(0)
+        return float(np.median(found)) if found.size else None
+
+    @property
     def mean_evaluations(self) -> int:
         """Energies evaluated for a plan, on average."""
         return round(float(np.mean(self.evaluations)))

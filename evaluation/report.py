@@ -133,6 +133,12 @@ def _reading(rows: Sequence[Row]) -> str:
             "episodes, as goals x seeds: every seed of a planner met the same goals, so a pooled interval speaks of "
             "the planner's luck on them rather than of new goals."
         )
+    lines += [
+        f"{row.planner}: plans made while the goal held have an energy of {row.energy_held:.2g} (median). "
+        "planner.enough=… of two to three times that searches only where the plan at hand has more."
+        for row in rows
+        if row.energy_held is not None and "enough" not in row.planner
+    ]
     lines += [_KINDS[kind] for kind in KINDS if any(row.kind == kind for row in rows)]
     lines += [f"{row.planner}: {row.note}" for row in rows if row.note]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"

@@ -31,8 +31,9 @@ class Row:
     nothing was planned), with their mean where all were timed, one by one; `plan_ms_batched` when all problems are
     planned in one batch. `evaluations` are energy evaluations a plan, on average. Under a deadline `misses` of the
     `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
-    counts episodes in which an object was dropped; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled
-    over planner seeds has `seed=None` and lists them in `seeds`. `model` tells models apart where there are several.
+    counts episodes in which an object was dropped; `energy_held` is the median energy of plans made while the goal
+    held; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and
+    lists them in `seeds`. `model` tells models apart where there are several.
     """
 
     env: str
@@ -62,6 +63,7 @@ class Row:
     misses: int | None = None
     violations: int | None = None
     by_task: dict[str, float] | None = None
+    energy_held: float | None = None
     plan_error_cm: float | None = None
     phantoms: float | None = None
     model: str | None = None
@@ -92,7 +94,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
-        plan_ms_batched, misses, violations, by_task, plan_error_cm, phantoms, model and note.
+        plan_ms_batched, misses, violations, by_task, energy_held, plan_error_cm, phantoms, model and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -302,7 +304,7 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p95=max(p95, default=None),
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
-        **{name: _average(rows, name) for name in ("plan_ms_mean", "plan_error_cm", "phantoms")},
+        **{name: _average(rows, name) for name in ("plan_ms_mean", "energy_held", "plan_error_cm", "phantoms")},
         plan_ms_p99=max(p99, default=None),
         by_task=_mean_by_task(rows, weights),
         **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},

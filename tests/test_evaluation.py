@@ -344,6 +344,19 @@ def test_success_is_at_the_end(reach_goals: GoalManifest) -> None:
     assert episodes.reached.tolist() == [True, True, True, False]
 
 
+def test_the_energy_of_plans_while_the_goal_held(reach_goals: GoalManifest) -> None:
+    near, far = 0.5 * reach_goals.tolerance, 2 * reach_goals.tolerance
+    distance = np.full((COUNT, 4), far)
+    distance[0, 1:3] = near  # before the second plan, which is made after two steps
+    distance[1, 0] = near
+    energies = [np.full(COUNT, 9.0), np.array([0.5, 7.0, 7.0, 7.0])]
+    nothing = np.zeros((COUNT, 4, 5))
+    episodes = Episodes(reach_goals, distance, nothing, nothing, np.array([0, 0, 1, 1]), [0.0] * 2, [0.0] * 2, energies)
+    assert episodes.energy_held == 0.5
+    assert replace(episodes, distance=np.full((COUNT, 4), far)).energy_held is None
+    assert replace(episodes, energies=[]).energy_held is None
+
+
 # Benches
 
 
