@@ -31,17 +31,23 @@ def success_against_cost(rows: Sequence[Row], path: str | Path) -> Path:
     against evaluations a plan, where a planner has more than one budget.
 
     A planner is a point at its `Row.plan_ms` with a thin line to its p95, or a curve through its budgets; floors and
-    ceilings are horizontal lines inside their interval, and so is a planner whose time is unknown. Pool the seeds
-    first, for one point a planner and budget.
+    ceilings are horizontal lines inside their interval, and so is a planner whose time is unknown. Where no interval
+    comes near a half, the lower part is left out. Pool the seeds first, for one point a planner and budget.
     """
     tasks = list(dict.fromkeys((row.env, row.obs) for row in rows))
     costs = ["plan_ms", "evaluations"][: 1 + (len({_curve(row) for row in rows}) < len(rows))]
-    count = max(1, len(tasks) * len(costs))
-    with _figure(path, (7.2 if count < 2 else 4.4 * count, 4.0)) as figure:
+    count, names = max(1, len(tasks) * len(costs)), max(1, len(tasks))
+    lowest = min((row.wilson[0] for row in rows), default=0.0)
+    bottom = 10 * int(10 * lowest) if lowest > 0.55 else 0
+    with _figure(path, (4.3 * count + 2.9 * names, 4.0)) as figure:
         panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
         for axes, ((env, obs), cost) in zip(panels, product(tasks, costs), strict=False):
-            _success_panel(axes, [row for row in rows if (row.env, row.obs) == (env, obs)], cost)
+            labels = _success_panel(axes, [row for row in rows if (row.env, row.obs) == (env, obs)], cost)
+            axes.set_ylim(bottom - 0.04 * (100 - bottom), 100 + 0.04 * (100 - bottom))
+            axes.set_yticks(range(bottom, 101, 20 if bottom == 0 else 10))
             axes.set_title(f"{env} from {obs}")
+            if cost == costs[-1]:  # the panels of a task show the same planners
+                _name_beside(axes, labels)
         panels[0].set_ylabel("success at the end, %")
     return Path(path)
 
@@ -151,7 +157,7 @@ def _curve(row: Row) -> tuple[str, str, str | None]:
     return row.env, row.planner, row.energy
 
 
-def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> None:
+def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> list[_Label]:
     looks = cycle(zip(PALETTE, "osD^vP", strict=True))
     labels: list[_Label] = []
     energies = len({row.energy for row in rows if row.kind == "planner"} - {None})
@@ -178,8 +184,6 @@ def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> None:
         name = f"{best.planner} {best.energy}" if energies > 1 and best.kind == "planner" else best.planner
         labels.append(_Label(100 * best.success, f"{name}  {percent(best.success)}", colour, marker))
 
-    axes.set_ylim(-4, 104)
-    axes.set_yticks(range(0, 101, 20))
     axes.set_xscale("log")
     planned = [row for row in rows if row.kind == "planner"]
     spans = (cost, "plan_ms_p95") if cost == "plan_ms" else (cost,)
@@ -187,9 +191,14 @@ def _success_panel(axes: Axes, rows: Sequence[Row], cost: str) -> None:
     axes.set_xlim(min(costs, default=1.0) / 3, max(costs, default=100.0) * 3)
     axes.set_xlabel(_COSTS[cost])
     _plain_log_ticks(axes, "x")
-    # Names stand outside, at their height: inside they would cover one another just where planners are good.
+    return labels
+
+
+def _name_beside(axes: Axes, labels: Sequence[_Label]) -> None:
+    """Names stand outside, at their height: inside they would cover one another just where planners are good."""
     outside = blended_transform_factory(axes.transAxes, axes.transData)
-    for label in _spread(labels, gap=6.0):
+    low, high = axes.get_ylim()
+    for label in _spread(labels, gap=0.055 * (high - low), top=high - 0.03 * (high - low)):
         style = {"color": label.colour, "transform": outside, "clip_on": False}
         axes.plot(1.03, label.height, marker=label.marker, markersize=6, **style)
         axes.text(1.06, label.height, label.text, va="center_baseline", fontsize=9, **style)
@@ -202,7 +211,7 @@ class _Label(NamedTuple):
     marker: str
 
 
-def _spread(labels: Sequence[_Label], gap: float, top: float = 101.0) -> list[_Label]:
+def _spread(labels: Sequence[_Label], gap: float, top: float) -> list[_Label]:
     """Move labels up until neighbours are `gap` apart, then those that passed `top` back down."""
     placed: list[_Label] = []
     for label in sorted(labels):
