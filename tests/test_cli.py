@@ -427,6 +427,13 @@ def test_bench_planners_times_a_large_model_against_its_matrix_products(tmp_path
         assert min(row["products_ms"], row["rollouts_ms"], row["plan_ms_p50"], row["ratio"]) > 0
 
 
+def test_help_shows_infinities_as_they_are_typed() -> None:
+    shown = dict(re.findall(r"^ +(\S+)=(-?inf) ", command_help(COMMANDS["bench"]), re.MULTILINE))
+    assert shown == {"planner.enough": "-inf", "energy.saturate": "inf"}
+    config = compose("bench", [f"{key}={value}" for key, value in shown.items()])
+    assert (config.planner.enough, config.energy.saturate) == (-math.inf, math.inf)
+
+
 def test_help_tells_of_the_presets() -> None:
     text = command_help(COMMANDS["train"])
     assert "with obs=state, unless set otherwise: model.latent=32" in text and "with env=reach" not in text
