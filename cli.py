@@ -6,6 +6,7 @@ This module imports nothing heavy: `forearm --help` answers at once, and recordi
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def command_help(command: Command) -> str:
 def _settings(yaml: list[str], prefix: str = "") -> list[str]:
     """Lines `key=value  # what it is` of a YAML's top-level keys, as they would be typed: YAML's .inf is inf."""
     plain = [line for line in yaml if line and line[0] not in "# " and not line.startswith(("defaults:", "name:"))]
-    return [f"  {prefix}{line.replace(': ', '=', 1).replace('.inf', 'inf ', 1)}" for line in plain]
+    return [re.sub(r"=(-?)\.inf", r"=\1inf ", f"  {prefix}{line.replace(': ', '=', 1)}", count=1) for line in plain]
 
 
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:

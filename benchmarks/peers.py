@@ -42,7 +42,7 @@ from forearm.evaluation.controllers import SEEDS, Imagination, action_space, ten
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
 from forearm.evaluation.proposals import Offers
-from forearm.evaluation.results import Row, markdown, read_results, table, write_results
+from forearm.evaluation.results import Row, markdown, plan_times, read_results, table, write_results
 from forearm.evaluation.timing import in_turns
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_int8
@@ -244,8 +244,7 @@ def timed(rows: list[Row], entries: list[Entry], env: World, goals: GoalManifest
     measured = []
     for key, seconds in spent.items():
         ms = 1e3 * np.array(seconds)
-        p50, p95 = np.percentile(ms, (50, 95)).tolist()
-        measured.append(replace(found[key], plan_ms_p50=p50, plan_ms_p95=p95, plan_ms_mean=float(ms.mean())))
+        measured.append(replace(found[key], **plan_times(ms), plan_ms_mean=float(ms.mean())))
     return measured
 
 

@@ -104,6 +104,7 @@ def make_planners(
     from ..planner import PLANNERS
 
     at_least(config, planner_seeds=0, video_episodes=0)
+    base = as_dict(config.energy)
     energies, budgets = sweep(config)
     planned: dict[str, list[Planned]] = {}
     for name in config.planners:
@@ -115,9 +116,9 @@ def make_planners(
         own = name == "oracle"
         if own:
             check_oracle(settings.pop("episodes"), settings.pop("reduce"))
-        for energy, budget in product([as_dict(config.energy)] if own else energies, [{}] if own else budgets):
+        for energy, budget in product([base] if own else energies, [{}] if own else budgets):
             values = settings | budget
-            if energy != as_dict(config.energy):
+            if energy != base:
                 values["enough"] = -math.inf  # what is enough under one energy is not under another
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
             check_execution(config, planner)
@@ -226,9 +227,8 @@ def learned_entries(
         for one in planned:
             controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.offers, deadline)
             label = name + " + prior" * bool(one.offers.share) + " + stay" * one.offers.stay
-            seldom = one.planner.enough > -math.inf
-            label += " + enough" * seldom
-            alone = seldom or deadline is not None
+            label += " + enough" * one.planner.looks_first
+            alone = one.planner.looks_first or deadline is not None
             yield Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels | labels)
 
 

@@ -137,7 +137,7 @@ def _reading(rows: Sequence[Row]) -> str:
         f"{row.planner}: plans made while the goal held have an energy of {row.energy_held:.2g} (median). "
         "planner.enough=… of two to three times that searches only where the plan at hand has more."
         for row in rows
-        if row.energy_held is not None and "enough" not in row.planner
+        if row.energy_held is not None
     ]
     lines += [_KINDS[kind] for kind in KINDS if any(row.kind == kind for row in rows)]
     lines += [f"{row.planner}: {row.note}" for row in rows if row.note]

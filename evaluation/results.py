@@ -32,8 +32,8 @@ class Row:
     planned in one batch. `evaluations` are energy evaluations a plan, on average. Under a deadline `misses` of the
     `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
     counts episodes in which an object was dropped; `energy_held` is the median energy of plans made while the goal
-    held; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and
-    lists them in `seeds`. `model` tells models apart where there are several.
+    held, where all are searched; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds
+    has `seed=None` and lists them in `seeds`. `model` tells models apart where there are several.
     """
 
     env: str
@@ -100,7 +100,6 @@ class Row:
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
         if held.ndim != 1 or held.size == 0 or held.shape != seen.shape:
             raise ValueError(f"success and reached must be (E,) with E > 0, got {held.shape} and {seen.shape}")
-        times = np.asarray(plan_ms, dtype=float).ravel()
         successes = int(held.sum())
         return cls(
             env=env,
@@ -112,10 +111,7 @@ class Row:
             wilson=wilson(successes, held.size),
             reached=float(seen.mean()),
             seed=seed,
-            plan_ms_p50=float(np.percentile(times, 50)) if times.size else None,
-            plan_ms_p95=float(np.percentile(times, 95)) if times.size else None,
-            plan_ms_p99=float(np.percentile(times, 99)) if times.size else None,
-            plans=times.size or None,
+            **plan_times(plan_ms),
             evaluations=evaluations,
             seeds=(seed,),
             final_distance_cm=None if final_distance_cm is None else float(np.median(np.asarray(final_distance_cm))),
@@ -134,6 +130,13 @@ class Row:
         """The row as JSON values. The keys up to `evaluations` are always there; the optional ones when set."""
         optional = {f.name for f in fields(self) if f.default is None}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
+
+
+def plan_times(plan_ms: ArrayLike) -> dict[str, Any]:
+    """The fields of a `Row` that sum up milliseconds (P,) of plans, which may be none."""
+    times = np.asarray(plan_ms, dtype=float).ravel()
+    shares = {f"plan_ms_p{p}": float(np.percentile(times, p)) if times.size else None for p in (50, 95, 99)}
+    return {**shares, "plans": times.size or None}
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,11 @@ class Planner(ABC):
         """The first iteration whose `update` differentiates energies by knots; `iterations` if none does."""
         return self.iterations
 
+    @property
+    def looks_first(self) -> bool:
+        """Whether a plan may be what is at hand, without a search."""
+        return self.enough > -math.inf
+
     def to(self, device: torch.device | str) -> Self:
         """The same planner on `device`."""
         return replace(self, space=self.space.to(device))
@@ -247,7 +252,7 @@ class Planner(ABC):
             more = _Deadline(start, deadline, lambda: self.finished(clock), 2 if self.execute == "mean" else 1)
             return self._search(energy, bare, noise, guesses, previous_action, more), False
 
-        if self.enough == -math.inf or not state.count or guesses.shape[1] >= self.samples:
+        if not self.looks_first or not state.count or guesses.shape[1] >= self.samples:
             searched, (found, compiled) = None, search()
         else:
             found, compiled = self._fast_look(energy, bare, guesses, previous_action)
