@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints it as one line and exits with 2. Every part of the package has its own kinds.
     """
+
+
+class SimulationError(UserError, RuntimeError):
+    """A simulation did not go on from where it was: it diverged and MuJoCo set it back, or its environment did."""

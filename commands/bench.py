@@ -189,7 +189,7 @@ def make_entries(
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
-            entries.append(Entry(name, "floor", Zero(size), seeds[:1]))
+            entries.append(Entry(name, "floor", Zero(env.stay), seeds[:1]))
         elif name == "random":
             entries.append(Entry(name, "floor", Random(size, chunk), seeds))
         elif name == "expert":
@@ -361,7 +361,7 @@ def measure(
     shown = None
     box = Box.parse(config.energy.keep_out) if config.energy.keep_out else None
     facts = machine() | {
-        "episodes": f"{manifest.budget} steps of {1 / env.metadata['render_fps']:g} s",
+        "episodes": f"{manifest.budget} steps of {env.dt:g} s",
         "success": success_rule(manifest),
         "model": "; ".join(checkpoint.told() for checkpoint in checkpoints),
     }

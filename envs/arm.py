@@ -66,6 +66,9 @@ class Arm:
         self._position, self._rotation = np.empty(3), np.empty((3, 3))
         self._jacobian = np.zeros((6, model.nv))
 
+    def __reduce__(self) -> tuple[type[Arm], tuple[mujoco.MjModel, Workspace]]:
+        return Arm, (self.model, self.workspace)  # a copy's views are into scratch data of its own
+
     def command(self, data: mujoco.MjData | mujoco.batch.Batch) -> np.ndarray:
         """The commands (…, 5) that a simulation, or each of a batch, is following."""
         ctrl, quat = data.ctrl, data.mocap_quat.T

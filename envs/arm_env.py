@@ -11,8 +11,9 @@ import mujoco
 import numpy as np
 
 from ..errors import UserError
-from .arm import ACTION_NAMES, CLOSED, JOINTS, SUBSTEPS, Arm
+from .arm import ACTION_NAMES, CLOSED, JOINTS, RAMP, SUBSTEPS, Arm
 from .rendering import Camera, renderer_name
+from .stepping import sound
 from .tasks import Task
 from .world import Observation, Policy, World, checked_action
 
@@ -56,13 +57,13 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.render_mode = render_mode
         self.model = mujoco.MjModel.from_xml_path(str(Path(__file__).parent / "scenes" / task.scene))
         self.data = mujoco.MjData(self.model)
+        self.dt = RAMP * SUBSTEPS * self.model.opt.timestep
         self.arm = Arm(self.model, task.workspace)
         self._objects = [self.model.body(name).id for name in task.objects]
         self._parts = [(self.model.body(name).id, self.model.joint(name).qposadr[0]) for name in task.parts]
         self._tracked = [self.model.body(name).id for name in task.bodies]
         self._tip = self.model.site("tip").id
-        self._camera = Camera(self.model, "eye", size) if pixels else None
-        self._scene_camera: Camera | None = None
+        self._make_cameras()
         self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
         self._goal_data = mujoco.MjData(self.model)
         self.goal_points = np.zeros((0, 3))
@@ -77,6 +78,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION_NAMES),), np.float32)
         self.stay = np.array([0.0, 0.0, 0.0, 0.0, CLOSED])
+        self.neutral = np.zeros(len(ACTION_NAMES))
 
     @property
     def renderer_name(self) -> str:
@@ -138,10 +140,12 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
         Raises:
             ValueError: when the action has another shape, or is not finite.
+            SimulationError: when the simulation diverged.
         """
-        for control in self.arm.apply(self.data, checked_action(action, len(ACTION_NAMES))):
-            self.data.ctrl[:] = control
-            mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
+        with sound(self.name, self.data, self.dt):
+            for control in self.arm.apply(self.data, checked_action(action, len(ACTION_NAMES))):
+                self.data.ctrl[:] = control
+                mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)
         mujoco.mj_kinematics(self.model, self.data)  # observations speak of the state after the last substep
 
     def observe(self) -> Observation:
@@ -193,6 +197,18 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self._scene_camera is None or self._scene_camera.size != size:
             self._scene_camera = Camera(self.model, "scene", size)
         return self._scene_camera.render(self.data)
+
+    def _make_cameras(self) -> None:
+        self._camera = Camera(self.model, "eye", self.config["size"]) if self.config["pixels"] else None
+        self._scene_camera: Camera | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles hold the whole simulation, and go on bit for bit; their cameras are their own."""
+        return {key: value for key, value in vars(self).items() if key not in ("_camera", "_scene_camera")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_cameras()
 
     def _info(self) -> dict[str, Any]:
         distance = self.distance()

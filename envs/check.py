@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
+import mujoco
 import numpy as np
 
 from ..errors import UserError
+from ..seeds import EVALUATION
+from .identity import model_arrays
+from .stepping import refuse_sleep
 from .world import Observation, World, action_size, make_policy
+
+DTYPES = {"state": np.float32, "proprio": np.float32, "pixels": np.uint8}
+TRIES = 3
+"""Episodes in which play may move something, and goals may lie apart from starts."""
+PATIENCE = 200
+"""Steps of an episode that are waited for something to move, at most."""
+
+
+class WorldWarning(UserWarning):
+    """An environment keeps its promises, and will most likely not be what was meant."""
 
 
 def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     """Resets, steps, saves and loads, and compares bit for bit.
+
+    Warns where staying moves what is tracked, where play does not, or where goals are starts: `WorldWarning`.
 
     Raises:
         UserError: saying which promise is broken.
@@ -28,23 +47,54 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
             env.advance(actions[-1])
         return np.stack(actions)
 
+    promised = [name for name in (*World.__annotations__, *vars(World)) if not name.startswith("_")]
+    lacking = [name for name in promised if not hasattr(env, name)]
+    require(not lacking, f"lacks {', '.join(lacking)}; `World` (forearm.envs) says what that is")
+    model = getattr(env, "model", None)
+    if isinstance(model, mujoco.MjModel):
+        refuse_sleep(env.name, model)
+
     observation, _ = env.reset(seed=seed)
-    start, goal = env.save_state(), env.goal_state()
+    start, goal, arrays = env.save_state(), env.goal_state(), _model_arrays(env)
+    size = action_size(env)
     require("state" in observation, "an observation must have a part `state`")
     for part, value in observation.items():
+        require(part in DTYPES, f"an observation has the parts {', '.join(DTYPES)}, not `{part}`")
         require(bool(np.isfinite(value).all()), f"`{part}` must be finite at the start")
-    require(observation["state"].dtype == np.float32, "`state` must be float32")
-    require(observation["state"][env.tracked].size > 0, "`tracked` must be columns of `state`")
+        require(value.dtype == DTYPES[part] and value.size > 0, f"`{part}` must be {DTYPES[part].__name__}, not empty")
+        shape = (env.config.get("size"),) * 2 + (3,) if part == "pixels" else (value.size,)
+        require(value.shape == shape, f"`{part}` must be of shape {shape}, and is {value.shape}")
+    require(env.config.get("pixels") == ("pixels" in observation), "`config` must say whether `pixels` are observed")
+    points = env.tracked_points()
+    require(points.ndim == 2 and points.shape[1:] == (3,), f"`tracked_points` must be (G, 3), and are {points.shape}")
+    tracked = observation["state"][env.tracked]
+    require(tracked.size > 0 and tracked.size % 3 == 0, "`tracked` must be columns of `state`, three a point")
+    found = points.ravel()[: tracked.size].astype(np.float32)
+    require(np.allclose(tracked, found, rtol=1e-5, atol=1e-6), "`tracked` must be where the first points are in `state`")
     require(env.budget >= 1 and env.tolerance > 0, "`budget` and `tolerance` must be positive")
-    fits = env.stay.shape == (action_size(env),) and bool((np.abs(env.stay) <= 1).all())
-    require(fits, f"`stay` must be an action ({action_size(env)},) in [-1, 1]")
+    for key in ("stay", "neutral"):
+        action = np.asarray(getattr(env, key))
+        fits = action.shape == (size,) and bool((np.abs(action) <= 1).all())
+        require(fits, f"`{key}` must be an action ({size},) in [-1, 1]")
+    rate = env.metadata.get("render_fps")
+    require(isinstance(rate, int) and rate >= 1, f"`render_fps` must be a whole number, and is {rate}")
+    require(env.dt > 0, f"`dt` must be positive, and is {env.dt}")
 
     act("random")
     env.reset(seed=seed)
     again = _same(env.observe(), observation) and np.array_equal(env.save_state(), start)
     require(again and np.array_equal(env.goal_state(), goal), "a reset must be a function of its seed")
     env.reset(seed=seed + 1)
-    require(not np.array_equal(env.save_state(), start), "another seed must give another start")
+    other = env.save_state()
+    env.load_state(start)
+    drawn = [name for name, array in _model_arrays(env).items() if not np.array_equal(array, arrays.get(name))]
+    require(
+        not drawn,
+        f"a reset changes the model ({', '.join(drawn)}), and a state that is loaded does not bring it back; have "
+        "save_state hold it, and load_state set it",
+    )
+    require(not np.array_equal(other, start), "another seed must give another start")
+    env.reset(seed=EVALUATION + seed)  # evaluations' seeds are large
 
     env.load_state(goal)
     env.set_goal(goal)
@@ -57,18 +107,77 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     for name in env.policies:
         env.reset(seed=seed)
         actions = act(name)
-        require(actions.shape == (steps, action_size(env)), f"policy {name} must give actions ({action_size(env)},)")
+        require(actions.shape == (steps, size), f"policy {name} must give actions ({size},)")
         require(bool((np.abs(actions) <= 1).all()), f"policy {name} must give actions in [-1, 1]")
         env.reset(seed=seed)
         require(np.array_equal(act(name), actions), f"policy {name} must be a function of state and generator")
 
     env.load_state(start)
-    actions = np.random.default_rng(seed).uniform(-1, 1, (steps, action_size(env)))
+    actions = np.random.default_rng(seed).uniform(-1, 1, (steps, size))
     middle, first = _proceed(env, actions[: steps // 2])[-1], _proceed(env, actions[steps // 2 :])
+    env.reset(seed=seed + 1)
+    act("random")
     env.load_state(middle[0])
     second = _proceed(env, actions[steps // 2 :])
     same = all(np.array_equal(a, b) and _same(x, y) for (a, x), (b, y) in zip(first, second, strict=True))
     require(same, "a state that is loaded must go on as it did: some of the environment's state is not saved")
+    for doubt in _doubts(env, seed):
+        warnings.warn(f"env={env.name}: {doubt}", WorldWarning, stacklevel=2)
+
+
+def _doubts(env: World, seed: int) -> list[str]:
+    """What makes goals, recordings or plans of an environment worthless, without breaking a promise."""
+    steps, doubts = min(env.budget, PATIENCE), []
+    play = "play" if "play" in env.policies else "random"
+    farthest, played, stayed, swept = 0.0, 0.0, 0.0, 0.0
+    for episode in range(seed, seed + TRIES):
+        env.reset(seed=episode)
+        farthest = max(farthest, env.distance())
+        start, before, bodies = env.save_state(), env.tracked_points(), _bodies(env)
+        for _ in range(steps):
+            env.advance(env.stay)
+        stayed = max(stayed, _farthest(env.tracked_points(), before))
+        swept = max(swept, _farthest(_bodies(env), bodies))
+        if played >= env.tolerance:
+            continue
+        env.load_state(start)
+        policy = make_policy(play, env, np.random.default_rng(episode))
+        policy.reset()
+        for _ in range(steps):
+            env.advance(np.array(policy.act()))
+            played = max(played, _farthest(env.tracked_points(), before))
+            if played >= env.tolerance:
+                break
+    if played < env.tolerance:
+        doubts.append(
+            f"in {TRIES} x {steps} steps policy {play} moves the tracked points by {played:.3g} m, less than the "
+            "tolerance: a recording of it shows nothing of how they move; give policies={'play': …} that moves them"
+        )
+    if farthest < env.tolerance:
+        doubts.append(
+            f"its goals lie within the tolerance of their starts in {TRIES} of {TRIES} resets, and `forearm bench` will "
+            "find none; give place_goal=…"
+        )
+    if stayed >= env.tolerance:
+        doubts.append(f"`stay` moves the tracked points by {stayed:.3g} m in {steps} steps; give stay=…")
+    elif swept >= env.tolerance and not np.any(env.stay):
+        doubts.append(f"`stay`, which is zero, moves the robot by {swept:.3g} m in {steps} steps; give stay=…")
+    return doubts
+
+
+def _farthest(points: np.ndarray, before: np.ndarray) -> float:
+    return float(np.linalg.norm(points - before, axis=-1).max())
+
+
+def _bodies(env: Any) -> np.ndarray:
+    """Where all bodies of a world on MuJoCo are, (·, 3) metres; elsewhere the tracked points."""
+    data = getattr(env, "data", None)
+    return data.xpos.copy() if isinstance(data, mujoco.MjData) else env.tracked_points()
+
+
+def _model_arrays(env: Any) -> dict[str, np.ndarray]:
+    model = getattr(env, "model", None)
+    return model_arrays(model) if isinstance(model, mujoco.MjModel) else {}
 
 
 def _proceed(env: World, actions: np.ndarray) -> list[tuple[np.ndarray, Observation]]:

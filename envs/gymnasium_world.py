@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import gymnasium
 import mujoco
 import numpy as np
 
 from ..errors import UserError
+from ..seeds import EVALUATION
 from .rendering import Camera, Renders
+from .stepping import refuse_sleep, sound
 from .world import Observation, Policy, RandomPolicy, checked_action
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+WRAPPERS = (gymnasium.wrappers.PassiveEnvChecker, gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.TimeLimit)
+"""Those that `gymnasium.make` adds. None changes what an action does."""
+OBSERVE = "give observe=…, a function of the environment"
 
 
 class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -21,12 +27,14 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     Observation: `state` (3 G + V,) float32, the tracked points (G, 3), metres, then the environment's own observation,
     flattened; `proprio` (P,) float32 where it is given; `pixels` (size, size, 3) uint8 if asked for. A goal is a
-    simulator state, reached when the worst point is within `tolerance` of where it is in the goal. Wrappers of the
-    environment, its reward and its terminations are not used.
+    simulator state, reached when the worst point is within `tolerance` of where it is in the goal. The environment's
+    reward and terminations are not used. A world cannot be copied or pickled, for most environments forget their
+    simulation then: make another one and load the state.
 
     Args:
         name: what it is registered as.
-        env: made by `gymnasium.make`, with a bounded box of actions.
+        env: made by `gymnasium.make`, with a bounded box of actions. Its model is compiled once, no island of it
+            sleeps, and all steps take as long.
         points: tracked points (G, 3), metres, of a simulation whose kinematics are up to date.
         tolerance: metres.
         budget: steps an evaluated episode takes.
@@ -36,13 +44,16 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
         proprio: what of that, flattened, the robot knows without looking; `obs=pixels+proprio` takes it.
         stay: the action (A,), in [-1, 1], under which the robot stays about where it is and keeps what it has grasped;
-            by default zero.
+            by default zero, the middle of the bounds.
+        neutral: the action that costs no effort; by default `stay`.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.
         pixels, size: whether images are observed, and their side.
         camera: name or number of the camera that `pixels` are of; -1 is the free one.
         scene_camera: that of pictures for people; by default the same.
         make_camera: makes what renders `pixels`, of the model, the camera and the size.
+        drop_wrappers: takes the environment out of wrappers, whatever they do to actions; else only those that
+            `gymnasium.make` adds may be there.
 
     Raises:
         UserError: for an environment that is not as described.
@@ -62,17 +73,21 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         observe: Callable[[Any], Any] | None = None,
         proprio: slice | None = None,
         stay: Sequence[float] | None = None,
+        neutral: Sequence[float] | None = None,
         policies: Mapping[str, Callable[[Any, np.random.Generator], Policy]] | None = None,
         pixels: bool = False,
         size: int = 64,
         camera: str | int = -1,
         scene_camera: str | int | None = None,
         make_camera: Callable[[mujoco.MjModel, str | int, int], Renders] = Camera,
+        drop_wrappers: bool = False,
     ) -> None:
         self.name, self.tolerance, self.budget = name, tolerance, budget
         self.config: dict[str, Any] = {"pixels": pixels, "size": size}
         self.policies = {"play": RandomPolicy, "random": RandomPolicy, **(policies or {})}
         self.tasks: Sequence[str] = ()
+        if not drop_wrappers:
+            self._check_wrappers(env)
         self.env: Any = env.unwrapped
         self.points = points
         self._place_start = place_start
@@ -81,20 +96,30 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._proprio = proprio
         self.env.reset(seed=0)  # some build their simulation only now
         self._check_env()
+        self._compiled = self.model
         self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
         self._goal_data = mujoco.MjData(self.model)
         self._scene_camera_name = camera if scene_camera is None else scene_camera
+        self._check_camera("camera", camera)
+        self._check_camera("scene_camera", self._scene_camera_name)
         self._camera = make_camera(self.model, camera, size) if pixels else None
         self._scene_camera: Camera | None = None
 
         own = self.env.action_space
         self._low, self._high = own.low.astype(float), own.high.astype(float)
-        self.metadata = {"render_modes": [], "render_fps": self._steps_a_second()}
+        self.dt = self._seconds_a_step()
+        self.metadata = {"render_modes": [], "render_fps": max(1, round(1 / self.dt))}
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, own.shape, np.float32)
-        self.stay = np.zeros(own.shape) if stay is None else np.array(stay, float)
+        self.stay = self._own_action("stay", np.zeros(own.shape) if stay is None else stay)
+        self.neutral = self._own_action("neutral", self.stay if neutral is None else neutral)
         self._settle()
+        shape = np.shape(points(self.data))
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != 3:
+            raise UserError(f"env={name}: points must be (G, 3), metres, and are {shape}")
         observation = self.observe()
-        self.tracked = slice(0, points(self.data).size)
+        if "proprio" in observation and not observation["proprio"].size:
+            raise UserError(f"env={name}: proprio={proprio} takes nothing of what is observed")
+        self.tracked = slice(0, 3 * shape[0])
         spaces: dict[str, gymnasium.Space[Any]] = {
             part: gymnasium.spaces.Box(-np.inf, np.inf, observation[part].shape, np.float32)
             for part in ("state", "proprio")
@@ -123,12 +148,17 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
-        self.env.reset(seed=int(self.np_random.integers(2**31)))
-        self._place_start(self.env, self.np_random)
-        self._settle()
+        first = 2**31 if seed is not None and seed >= EVALUATION else 0  # the environment's own seeds do not meet either
+        self.env.reset(seed=int(self.np_random.integers(first, first + 2**31)))
+        if self.model is not self._compiled:
+            raise UserError(f"env={self.name}: compiles its model anew at reset; it must keep one")
+        with sound(self.name, self.data):
+            self._place_start(self.env, self.np_random)
+            self._settle()
         start = self.save_state()
-        self._place_goal(self.env, self.np_random)
-        self._settle()
+        with sound(self.name, self.data):
+            self._place_goal(self.env, self.np_random)
+            self._settle()
         self.set_goal(self.save_state())
         self.load_state(start)
         return self.observe(), self._info()
@@ -151,15 +181,16 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
 
         Raises:
             ValueError: when the action has another shape, or is not finite.
+            SimulationError: when the simulation diverged, or the environment reset itself.
         """
         share = 0.5 * (1.0 + checked_action(action, len(self._low)))
-        self.env.step(self._low + share * (self._high - self._low))
+        with sound(self.name, self.data, self.dt):
+            self.env.step(self._low + share * (self._high - self._low))
         self._settle()
 
     def observe(self) -> Observation:
-        own = self.env._get_obs() if self._observe is None else self._observe(self.env)
-        parts = (self.points(self.data), *(own.values() if isinstance(own, Mapping) else (own,)))
-        points, *others = (np.ravel(part) for part in parts)
+        points = np.ravel(self.points(self.data))
+        others = self._numbers(self.env._get_obs() if self._observe is None else self._observe(self.env))
         seen = {"state": np.concatenate([points, *others]).astype(np.float32)}
         if self._proprio is not None:
             seen["proprio"] = seen["state"][len(points) :][self._proprio]
@@ -178,7 +209,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Takes a simulator state (F,) as the goal."""
         self._goal = np.array(state, float)
         self._write(self._goal_data, self._goal)
-        mujoco.mj_kinematics(self.model, self._goal_data)
+        self._compute(self._goal_data)
         self.goal_points = np.array(self.points(self._goal_data))
 
     def goal_state(self) -> np.ndarray:
@@ -217,9 +248,28 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Computes all that follows from the state (positions, contacts, sensors), and leaves the state as it is: after
         a step MuJoCo holds what followed from the state before, and observations would depend on how it was reached."""
         state = self._read()
-        mujoco.mj_forward(self.model, self.data)
-        mujoco.mj_rnePostConstraint(self.model, self.data)
+        self._compute(self.data)
         self._write(self.data, state)  # the solver's warm start is part of it, and was overwritten
+
+    def _compute(self, data: mujoco.MjData) -> None:
+        mujoco.mj_forward(self.model, data)
+        mujoco.mj_rnePostConstraint(self.model, data)
+
+    def _numbers(self, observed: Any) -> Iterator[np.ndarray]:
+        """What is observed, dicts and tuples part by part, each flattened."""
+        if isinstance(observed, Mapping | tuple):
+            for part in observed.values() if isinstance(observed, Mapping) else observed:
+                yield from self._numbers(part)
+            return
+        try:
+            array = np.asarray(observed)
+        except ValueError:  # lists of several lengths
+            array = np.asarray(None)
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"env={self.name}: what it observes is no numbers ({type(observed).__name__}); {OBSERVE}")
+        if array.dtype == np.uint8 and array.ndim >= 3:
+            raise UserError(f"env={self.name}: observes an image {array.shape} as numbers; {OBSERVE}, and pixels=True")
+        yield array.ravel()
 
     def _read(self) -> np.ndarray:
         state = np.empty(self._state_size)
@@ -241,19 +291,63 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         distance = self.distance()
         return {"distance": distance, "success": distance < self.tolerance}
 
-    def _steps_a_second(self) -> int:
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"env={self.name} cannot be copied or pickled: make another one, as `make_world` does, and have it "
+            "load_state what this one gives as save_state"
+        )
+
+    def _seconds_a_step(self) -> float:
         """Of the environment, read off its simulation's clock."""
         before = self.data.time
-        self.env.step(0.5 * (self._low + self._high))
+        with sound(self.name, self.data):
+            self.env.step(0.5 * (self._low + self._high))
         seconds = self.data.time - before
+        if not seconds > 0:
+            raise UserError(f"env={self.name}: its first step must move the simulation's clock, and moved it by {seconds:g} s")
         self.env.reset(seed=0)
-        return max(1, round(1 / seconds))
+        steps = round(seconds / self.model.opt.timestep)
+        whole = steps * self.model.opt.timestep
+        return whole if abs(whole - seconds) < 1e-9 else seconds
+
+    def _own_action(self, key: str, action: Any) -> np.ndarray:
+        action = np.array(action, float)
+        if action.shape != self._low.shape or not (np.abs(action) <= 1).all():
+            raise UserError(f"env={self.name}: {key}={action} must be an action {self._low.shape} in [-1, 1]")
+        return action
+
+    def _check_wrappers(self, env: gymnasium.Env[Any, Any]) -> None:
+        others = []
+        while isinstance(env, gymnasium.Wrapper):
+            if type(env) not in WRAPPERS:
+                others.append(type(env).__name__)
+            env = env.env
+        if others:
+            raise UserError(
+                f"env={self.name}: steps without its wrappers, and {', '.join(others)} may change what an action does; "
+                "have the environment itself do that, or give drop_wrappers=True"
+            )
+
+    def _check_camera(self, key: str, camera: Any) -> None:
+        names = [self.model.camera(i).name for i in range(self.model.ncam)]
+        if camera not in (*names, *range(-1, len(names))):
+            there = f"its model has {', '.join(map(str, names))}" if names else "its model has none"
+            raise UserError(f"env={self.name}: {key}={camera}: no such camera; {there}, and -1 is the free one")
 
     def _check_env(self) -> None:
         if not isinstance(getattr(self.env, "model", None), mujoco.MjModel):
             raise UserError(f"env={self.name}: must hold MuJoCo's `model` and `data`, and is {self.env}")
+        refuse_sleep(self.name, self.model)
         space = self.env.action_space
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1 or not space.is_bounded():
             raise UserError(f"env={self.name}: actions must be a bounded box (A,), and are {space}")
         if self._observe is None and not hasattr(self.env, "_get_obs"):
-            raise UserError(f"env={self.name}: has no _get_obs; give observe=…, a function of the environment")
+            raise UserError(f"env={self.name}: has no _get_obs; {OBSERVE}")
+        if self._observe is None and _needs_arguments(self.env._get_obs):
+            raise UserError(f"env={self.name}: its _get_obs takes arguments; {OBSERVE}")
+
+
+def _needs_arguments(function: Callable[..., Any]) -> bool:
+    given = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.default is p.empty and p.kind not in given for p in parameters)

@@ -77,6 +77,7 @@ class OgbenchWorld(GymnasiumWorld):
             observe=self._observe_all,
             proprio=ARM,
             stay=STAY,
+            neutral=np.zeros(5),
             policies=POLICIES[name],
             pixels=pixels,
             size=size,

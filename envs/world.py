@@ -33,7 +33,12 @@ class World(Protocol):
     """
 
     metadata: dict[str, Any]
-    """`render_fps` is the environment's steps a second, Hz."""
+    """`render_fps` is at how many frames a second a film of one frame a step plays, a whole number."""
+
+    @property
+    def dt(self) -> float:
+        """Seconds that every step takes, by the simulation's clock."""
+        ...
 
     @property
     def name(self) -> str:
@@ -53,6 +58,11 @@ class World(Protocol):
     @property
     def stay(self) -> np.ndarray:
         """The action (A,) under which the arm stays about where it is and keeps what it has grasped."""
+        ...
+
+    @property
+    def neutral(self) -> np.ndarray:
+        """The action (A,) that costs no effort, from which `ControlEnergy` counts: zero where actions are moves."""
         ...
 
     @property
@@ -89,13 +99,16 @@ class World(Protocol):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Draws start and goal, functions of the seed where there is one."""
+        """Draws start and goal, functions of the seed where there is one, a whole number below 2**128."""
         ...
 
     def step(self, action: np.ndarray) -> tuple[Observation, Any, bool, bool, dict[str, Any]]: ...
 
     def advance(self, action: np.ndarray) -> None:
-        """Steps without observing. Action (A,) is clipped to [-1, 1]."""
+        """Steps without observing. Action (A,) is clipped to [-1, 1].
+
+        SimulationError when the simulation diverged or was set back: what it holds then is not what the action led to.
+        """
         ...
 
     def observe(self) -> Observation: ...

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import SimulationError
+from ..seeds import recording_seed
 from ..version import __version__
 from .manifest import Manifest, RecordRequest, begin, read_recording
 from .progress import progress_bar
@@ -99,10 +101,11 @@ def record_episode(
 ) -> dict[str, np.ndarray]:
     """Acts for `request.length` steps, whether or not the task is solved on the way.
 
-    Returns the columns (see store.py). Raises ValueError when an action leaves [-1, 1] or anything is not finite.
+    Returns the columns (see store.py). Raises ValueError when an action leaves [-1, 1] or anything is not finite,
+    SimulationError when the simulation diverges.
     """
     env_seed, policy_seed = np.random.SeedSequence([request.seed, index]).spawn(2)
-    observation, _ = env.reset(seed=int(env_seed.generate_state(1)[0]))
+    observation, _ = env.reset(seed=recording_seed(env_seed))
     policy = make_policy(request.policy, env, np.random.default_rng(policy_seed))
     policy.reset()
     frames, actions = [_frame(env, observation)], []
@@ -110,7 +113,10 @@ def record_episode(
         action = np.array(policy.act(), np.float32)  # what is stored is exactly what is done
         if not (np.abs(action) <= 1).all():
             raise ValueError(f"policy '{request.policy}' gave the action {action} at step {step}, outside [-1, 1]")
-        observation = env.step(action)[0]
+        try:
+            observation = env.step(action)[0]
+        except SimulationError as error:
+            raise SimulationError(f"step {step}: {error}") from None
         frames.append(_frame(env, observation))
         actions.append(action)
     columns = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}

@@ -98,6 +98,7 @@ def run_entry(
             plan_ms_mean=1e3 * float(np.mean(seconds)) if entry.alone else None,
             misses=None if imagining is None or imagining.deadline is None else missed,
             by_task=success_by_task(goals, episodes),
+            diverged=int(episodes.diverged.sum()) or None,
             drops=None if grasping is None else dropped(grasping, episodes),
             energy_held=None if imagining is None or imagining.planner.looks_first else episodes.energy_held,
             plan_error_cm=ahead.error_cm if ahead else None,

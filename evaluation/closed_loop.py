@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from ..envs import Observation, World, action_size
+from ..errors import SimulationError
 from .goals import GoalManifest
 
 Batch = dict[str, np.ndarray]
@@ -33,7 +34,8 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class Episodes:
-    """What happened. `distance` (B, budget) metres after each step; `states` (B, budget + 1, F), to render later;
+    """What happened. `distance` (B, budget) metres after each step, infinite from where a simulation diverged, whose
+    state is the last sound one from then on; `states` (B, budget + 1, F), to render later;
     `plans` (budget,) the call of the controller that chose each step's action; `act_seconds` one a call, for all
     problems together; `evaluations` energies evaluated a problem, one a call; `energies` (B,) one a call, of the plans,
     where there were any."""
@@ -51,6 +53,11 @@ class Episodes:
     def success(self) -> np.ndarray:
         """(B,) the goal holds at each of the last steps."""
         return np.all(self.distance[:, -self.manifest.hold :] < self.manifest.tolerance, axis=1)
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """(B,) the simulation did not go on to the end: a failure."""
+        return np.isinf(self.distance[:, -1])
 
     @property
     def reached(self) -> np.ndarray:
@@ -116,7 +123,8 @@ def run_episodes(
     problems, budget = len(manifest), manifest.budget
     states = np.empty((problems, budget + 1, manifest.start.shape[1]))
     states[:, 0] = manifest.start
-    distance = np.empty((problems, budget))
+    distance = np.full((problems, budget), np.inf)
+    lost = np.zeros(problems, bool)
     executed = np.empty((problems, budget, action_size(env)))
     plans = np.empty(budget, int)
     act_seconds: list[float] = []
@@ -137,11 +145,16 @@ def run_episodes(
             raise ValueError(f"a controller gave actions of shape {actions.shape}, not (B, K, A)")
         if not (np.abs(actions) <= 1.0).all():
             raise ValueError("a controller gave an action that is NaN or outside [-1, 1]")
-        for problem in range(problems):
+        for problem in np.flatnonzero(~lost):
             env.load_state(states[problem, step])
             env.set_goal(manifest.goal[problem])
             for k in range(count):
-                env.advance(actions[problem, k])
+                try:
+                    env.advance(actions[problem, k])
+                except SimulationError:
+                    lost[problem] = True
+                    states[problem, step + k + 1 :] = states[problem, step + k]
+                    break
                 distance[problem, step + k] = env.distance()
                 states[problem, step + k + 1] = env.save_state()
         executed[:, step : step + count] = actions

@@ -45,10 +45,10 @@ WATCH = 5
 
 
 class Zero:
-    """The arm stands still: `size` actions A of zero."""
+    """The arm stands still: an action (A,), `World.stay`, again and again."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, stay: np.ndarray) -> None:
+        self.stay = stay
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals, seed
@@ -56,7 +56,7 @@ class Zero:
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations, states
-        return np.zeros((self._problems, 1, self.size))
+        return np.tile(self.stay, (self._problems, 1, 1))
 
 
 class Random:
@@ -147,6 +147,7 @@ class Imagination:
         if prior is not None:
             prior.multiply_in(self.model.precision)
         self.stay = torch.from_numpy(env.stay).to(self.planner.space.low)
+        self.control = ControlEnergy(neutral=torch.from_numpy(env.neutral).to(self.stay) if env.neutral.any() else None)
         self.rollouts = None
         if prior is not None and offers.share:
             space = self.planner.space
@@ -205,7 +206,7 @@ class Imagination:
         several = any(self.weights.get(term) for term in ("let_go", "prior"))
         model = Remembering(self.model) if several else self.model
         goal = LatentEnergy(model, self._z, self._goal, **self.energy)
-        terms: dict[str, Energy] = {"goal": goal, "control": ControlEnergy()}
+        terms: dict[str, Energy] = {"goal": goal, "control": self.control}
         if self.model.readout is not None:
             terms["let_go"] = partial(letting_go, model, self.model.readout, self._z, self.model.chunk)
         if self.model.readout is not None and self.prior is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..envs import World
+from ..errors import SimulationError
 
 LIFTED = 0.04
 """Metres above where it was from which an object counts as lifted."""
@@ -29,23 +30,30 @@ class Foreseen:
 class Foresight:
     """`error_cm`: how far the tracked point was from where it was imagined after `AHEAD` model steps, mean over plans.
     `phantoms`: the share of plans that imagine an object lifted by `LIFTED`, and do not lift it. Both of whole plans,
-    executed on the simulator to their end; each member of a model that has several counts by itself."""
+    executed on the simulator to their end, those apart on which it diverges; each member of a model that has several
+    counts by itself."""
 
     error_cm: float
     phantoms: float
     plans: int
 
 
-def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight:
-    """Executes plans of `chunk` environment steps a model step, each from the state it was made in."""
+def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight | None:
+    """Executes plans of `chunk` environment steps a model step, each from the state it was made in; None where none
+    goes through."""
     errors, phantoms = [], []
     for plans in foreseen:
         for b, (state, actions) in enumerate(zip(plans.states, plans.actions, strict=True)):
-            imagined, true = plans.positions[..., b, :, :], execute(env, state, actions)[::chunk]
+            try:
+                imagined, true = plans.positions[..., b, :, :], execute(env, state, actions)[::chunk]
+            except SimulationError:
+                continue
             ahead = min(AHEAD, len(true) - 1)
             errors.append(np.linalg.norm(imagined[..., ahead, :] - true[ahead], axis=-1))
             rise = [(path[..., 2] - path[..., :1, 2]).max(-1) for path in (imagined, true)]
             phantoms.append((rise[0] > LIFTED) & (rise[1] < LIFTED / 2))
+    if not errors:
+        return None
     return Foresight(100 * float(np.mean(errors)), float(np.mean(phantoms)), len(errors))
 
 

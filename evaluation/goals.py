@@ -1,6 +1,7 @@
 """Goal manifests: fixed, hashed sets of starts and goals that every planner in a table is measured on.
 
-No start is solved, and no goal solves itself while the arm stands still: both would count as success for nothing.
+No start is solved, and no goal solves itself while the arm stands still (`World.stay`): both would count as success for
+nothing. No recording resets its environment with a seed that a manifest draws (seeds.py).
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ..envs import World, action_size
+from ..envs import World
 from ..episodes import Dataset
-from ..errors import UserError
+from ..errors import SimulationError, UserError
 from ..files import write_atomic
+from ..seeds import STREAM, goal_seed
 
 SCHEMA = 1
 HOLD = 5
-STREAM = 0x60A15
-"""Sets goal seeds apart from every seed a recording can use: evaluations never meet a training episode."""
 
 
 class GoalError(UserError):
@@ -108,13 +108,18 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
     Raises:
         GoalError: when hardly any problem is unsolved.
     """
-    tasks, labels, problems = list(env.tasks), [], []
+    tasks, labels, problems, diverged = list(env.tasks), [], [], None
     for draw in range(50 * count + 50):
         task = tasks[len(problems) % len(tasks)] if tasks else None
         options = None if task is None else {"task": task}
-        env.reset(seed=int(np.random.SeedSequence([STREAM, seed, draw]).generate_state(1)[0]), options=options)
-        problem = env.save_state(), env.goal_state()
-        if not _solved_by_waiting(env, env.budget):
+        try:
+            env.reset(seed=goal_seed(seed, draw), options=options)
+            problem = env.save_state(), env.goal_state()
+            solved = _solved_by_waiting(env, env.budget)
+        except SimulationError as error:
+            diverged = error
+            continue
+        if not solved:
             problems.append(problem)
             labels += [] if task is None else [task]
         if len(problems) == count:
@@ -122,6 +127,7 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
     raise GoalError(
         f"env={env.name}: {50 * count + 50} draws gave {len(problems)} goals that are not reached by doing nothing, "
         f"asked for are {count}: its goals must be further from its starts than tolerance={env.tolerance}"
+        + (f", and simulations must not diverge ({diverged})" if diverged else "")
     )
 
 
@@ -169,5 +175,5 @@ def _solved_by_waiting(env: World, budget: int) -> bool:
     for _ in range(budget + 1):
         if env.distance() < env.tolerance:
             return True
-        env.advance(np.zeros(action_size(env)))
+        env.advance(env.stay)
     return False

@@ -31,7 +31,7 @@ class Row:
     nothing was planned), with their mean where all were timed, one by one; `plan_ms_batched` when all problems are
     planned in one batch. `evaluations` are energy evaluations a plan, on average. Under a deadline `misses` of the
     `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
-    counts episodes in which an object was dropped; `energy_held` is the median energy of plans made while the goal
+    counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged; `energy_held` is the median energy of plans made while the goal
     held, where all are searched; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds
     has `seed=None` and lists them in `seeds`. `model` tells models apart where there are several.
     """
@@ -56,6 +56,7 @@ class Row:
     horizon: int | None = None
     final_distance_cm: float | None = None
     drops: int | None = None
+    diverged: int | None = None
     plan_ms_batched: float | None = None
     plan_ms_mean: float | None = None
     plan_ms_p99: float | None = None
@@ -94,7 +95,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
-        plan_ms_batched, misses, violations, by_task, energy_held, plan_error_cm, phantoms, model and note.
+        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, model and note.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
@@ -114,7 +115,7 @@ class Row:
             **plan_times(plan_ms),
             evaluations=evaluations,
             seeds=(seed,),
-            final_distance_cm=None if final_distance_cm is None else float(np.median(np.asarray(final_distance_cm))),
+            final_distance_cm=_finite_median(final_distance_cm),
             drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
             **labels,
         )
@@ -130,6 +131,12 @@ class Row:
         """The row as JSON values. The keys up to `evaluations` are always there; the optional ones when set."""
         optional = {f.name for f in fields(self) if f.default is None}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
+
+
+def _finite_median(values: ArrayLike | None) -> float | None:
+    """None where most are infinite, which JSON has no word for."""
+    median = np.inf if values is None else float(np.median(np.asarray(values)))
+    return median if np.isfinite(median) else None
 
 
 def plan_times(plan_ms: ArrayLike) -> dict[str, Any]:
@@ -227,6 +234,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         name: text
         for name, attribute, text in (
             ("final cm", "final_distance_cm", lambda row: _number(row.final_distance_cm)),
+            ("diverged", "diverged", lambda row: str(row.diverged or 0)),
             ("dropped %", "drops", lambda row: "-" if row.drops is None else percent(row.drops / row.episodes)),
             ("5-step error cm", "plan_error_cm", lambda row: _number(row.plan_error_cm)),
             ("phantom lifts %", "phantoms", lambda row: "-" if row.phantoms is None else percent(row.phantoms)),
@@ -310,7 +318,7 @@ def _pooled(rows: list[Row]) -> Row:
         **{name: _average(rows, name) for name in ("plan_ms_mean", "energy_held", "plan_error_cm", "phantoms")},
         plan_ms_p99=max(p99, default=None),
         by_task=_mean_by_task(rows, weights),
-        **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},
+        **{name: _total(rows, name) for name in ("drops", "diverged", "plans", "misses", "violations")},
     )
 
 

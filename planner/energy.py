@@ -146,14 +146,17 @@ def _parts(energy: Energy) -> tuple[tuple[float, Term], ...]:
     return energy.parts if isinstance(energy, Sum) else ((1.0, as_energy(energy)),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ControlEnergy(Term):
-    """Effort: the squared action, summed over A and averaged over T, plus `smooth` times its squared changes."""
+    """Effort: the squared action, summed over A and averaged over T, plus `smooth` times its squared changes. The
+    action counts from `neutral` (A,), zero where it is not given."""
 
     smooth: float = 0.0
+    neutral: Tensor | None = None
 
     def __call__(self, actions: Tensor, /) -> Tensor:
-        effort = actions.square().sum(-1).mean(-1)
+        away = actions if self.neutral is None else actions - self.neutral
+        effort = away.square().sum(-1).mean(-1)
         if not self.smooth:
             return effort
         return effort + self.smooth * actions.diff(dim=-2).square().sum(-1).mean(-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..envs import ArmEnv
 from ..envs.arm import RAMP, SUBSTEPS
 from ..envs.arm_env import STATE_SPEC
+from ..envs.stepping import diverged, unlogged
 from .energy import REDUCTIONS, Term
 
 
@@ -18,7 +19,8 @@ class SimulatorEnergy(Term):
     """Distance in metres to the goal along simulated futures, reduced over the horizon as a `LatentEnergy` does.
 
     A share `tip_weight` of the distance of the gripper's tip to where it is in the goal is added: without it every
-    future that does not touch the object is worth the same.
+    future that does not touch the object is worth the same. A future in which the simulation diverges has infinite
+    energy.
 
     Args:
         env: whose task, arm and model are simulated.
@@ -54,10 +56,11 @@ class SimulatorEnergy(Term):
 
     def __call__(self, actions: Tensor, /) -> Tensor:
         distance = torch.from_numpy(self.simulate(actions.double().cpu().numpy())).to(actions)
-        return REDUCTIONS[self.reduce](distance, self.final_weight)
+        energy = REDUCTIONS[self.reduce](distance, self.final_weight)
+        return torch.where(distance.isfinite().all(-1), energy, torch.inf)  # 0 times infinity is NaN
 
     def simulate(self, actions: np.ndarray) -> np.ndarray:
-        """Distances (B, N, T) in metres after each of the actions (B, N, T, A)."""
+        """Distances (B, N, T) in metres after each of the actions (B, N, T, A); infinite from where one diverges."""
         b, n, t, _ = actions.shape
         batch = mujoco.batch.Batch(self.env.model, b * n, self.threads)
         batch.state[:] = np.repeat(self.states, n, 0)
@@ -67,9 +70,11 @@ class SimulatorEnergy(Term):
             for k, target in enumerate(self.env.arm.apply(batch, actions[:, :, step].reshape(b * n, -1))):
                 control[:] = target
                 stage = mujoco.mjtStage.mjSTAGE_POS if k == RAMP - 1 else mujoco.mjtStage.mjSTAGE_NONE
-                batch.step(nstep=SUBSTEPS, stage=stage.value)
+                with unlogged():
+                    batch.step(nstep=SUBSTEPS, stage=stage.value)
             points = self.env.points(bodies, sites).reshape(b, n, -1, 3)
             apart = np.linalg.norm(points - self._points[:, None], axis=-1).max(-1)
             reach = np.linalg.norm(sites[:, self._tip].reshape(b, n, 3) - self._tips[:, None], axis=-1)
-            distance[:, :, step] = apart + self.tip_weight * reach
+            lost = diverged(batch.warning).reshape(b, n)  # counted for good: MuJoCo goes on from the default pose
+            distance[:, :, step] = np.where(lost, np.inf, apart + self.tip_weight * reach)
         return distance

@@ -184,7 +184,7 @@ def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) ->
 def controllers(env: ArmEnv) -> dict[str, Controller]:
     oracle = make_planner("cem", action_space([-1] * 5, [1] * 5, 2, 2), samples=4, iterations=1, elites=0.5)
     return {
-        "zero": Zero(5),
+        "zero": Zero(env.stay),
         "random": Random(5, 3),
         "expert": Expert(env),
         "imagination": imagination(env),
@@ -289,7 +289,7 @@ def test_the_expert_succeeds_and_zero_fails(env: ArmEnv, goals: GoalManifest) ->
     expert = run_episodes(env, goals, Expert(env), seed=0, advance=told.append)
     assert sum(told) == COUNT * goals.budget
     assert expert.success.mean() >= 0.75 and (expert.reached >= expert.success).all()
-    zero = run_episodes(env, goals, Zero(5), seed=0)
+    zero = run_episodes(env, goals, Zero(env.stay), seed=0)
     assert not zero.success.any() and not zero.reached.any()
 
 
@@ -373,7 +373,8 @@ def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManife
     assert len(episodes.energies) == 4 and all(energy.shape == (COUNT,) for energy in episodes.energies)
     assert len(episodes.act_seconds) == 4, "the episodes are those of all problems, not of the one that was timed"
 
-    few, _ = run_entry(reach, manifest, "state", Entry("zero", "floor", Zero(5), [0], episodes=2, timed=False))
+    still = Entry("zero", "floor", Zero(reach.stay), [0], episodes=2, timed=False)
+    few, _ = run_entry(reach, manifest, "state", still)
     assert few[0].episodes == 2 and few[0].evaluations == 0
 
 
