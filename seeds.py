@@ -1,8 +1,8 @@
 """Which seeds environments are reset with: recordings and evaluations draw theirs from ranges that do not meet.
 
-A recording's lie below 2**32, and those of policies that aim at goals of their own (evaluation/policies.py) from there to
-2**63. An evaluation's begin at `EVALUATION`. The manifests that docs/ publishes (`PUBLISHED`) are older than that: they
-keep draws below 2**32, which a recording leaves out.
+A recording's lie below 2**32, and those of policies that aim at goals of their own (evaluation/policies.py) from there
+to 2**63. An evaluation's begin at `EVALUATION`. The manifests that docs/ publishes (`PUBLISHED`) are older than that:
+they keep draws below 2**32, which a recording leaves out.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -127,17 +129,42 @@ def make_env(config: DictConfig) -> World:
     """The environment that a config describes.
 
     Raises:
-        UserError: for a size that cannot be rendered, or that the encoder cannot halve four times.
+        UserError: for a size that cannot be rendered, or that the encoder cannot halve four times; and for a world of
+            others that breaks a promise, which is looked at briefly.
     """
-    from ..envs import make_world
+    from ..envs import OWN, make_world
 
     pixels = "pixels" in check_obs(config.obs)
     if config.env.size % 16:
         raise UserError(f"env.size={config.env.size}: must be a multiple of 16")
+    name = config.env.name
     try:
-        return make_world(config.env.name, pixels=pixels, size=config.env.size)
+        env = make_world(name, pixels=pixels, size=config.env.size)
     except ValueError as error:
-        raise UserError(f"env.{error}") from None
+        raise UserError(f"env.{error}" if str(error).startswith("size=") else f"env={name}: {error}") from None
+    if name not in OWN:
+        _check_briefly(env)
+    return env
+
+
+def _check_briefly(env: World) -> None:
+    from ..envs import check_world
+
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always")
+        check_world(env, steps=4)
+    for doubt in doubts:
+        print(f"warning: {doubt.message}", file=sys.stderr)
+
+
+def told_next(env: str, words: str) -> str:
+    """What to do next, as a line: Forearm with these words, by itself or, where it does not know the environment, in
+    the program that does."""
+    from ..envs import OWN, is_offered
+
+    if env in OWN or is_offered(env):
+        return f"next: forearm {words}"
+    return f"next, in the program that registers env={env}: forearm.cli.main({words.split()})"
 
 
 def check_transformer(key: str, width: int) -> None:

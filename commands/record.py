@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..cli import as_dict
 from ..errors import UserError
 from .bench import own_imagination
-from .common import flat, load_checkpoint, make_env
+from .common import flat, load_checkpoint, make_env, told_next
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def run(config: DictConfig) -> None:
     )
     manifest = record(request, out, workers=config.workers, progress=True, **acts)
     print(f"{manifest.episodes} episodes, {manifest.frames} frames in {out}")
-    print(f"next: forearm train data={out} obs={config.obs}")
+    print(told_next(config.env.name, f"train data={out} obs={config.obs}"))
 
 
 @dataclass(frozen=True)

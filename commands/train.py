@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import at_least, check_obs, check_transformer, run_folder, setup_device, write_config
+from .common import at_least, check_obs, check_transformer, run_folder, setup_device, told_next, write_config
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
         out = run_folder(config, "train", f"{ENVS.join(data.envs)}-{config.obs}")
     checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
-    print(f"next: forearm bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}")
+    print(told_next(data.envs[0], f"bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}"))
 
 
 def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:

@@ -11,16 +11,18 @@ select_backend()  # before anything imports mujoco
 
 import gymnasium  # noqa: E402
 
+from ..errors import SimulationError  # noqa: E402
 from .arm_env import ArmEnv, as_arm  # noqa: E402
-from .check import check_world  # noqa: E402
+from .check import WorldWarning, check_world  # noqa: E402
 from .gymnasium_world import GymnasiumWorld  # noqa: E402
 from .policies import POLICIES  # noqa: E402
-from .registry import make_world, register, world_names  # noqa: E402
+from .registry import is_offered, make_world, register, world_names  # noqa: E402
 from .rendering import RenderingError  # noqa: E402
 from .tasks import TASKS, Task  # noqa: E402
 from .world import Observation, Policy, World, action_size, make_policy  # noqa: E402
 
 __all__ = [
+    "OWN",
     "POLICIES",
     "TASKS",
     "ArmEnv",
@@ -28,11 +30,14 @@ __all__ = [
     "Observation",
     "Policy",
     "RenderingError",
+    "SimulationError",
     "Task",
     "World",
+    "WorldWarning",
     "action_size",
     "as_arm",
     "check_world",
+    "is_offered",
     "make",
     "make_policy",
     "make_world",
@@ -71,6 +76,9 @@ for _task in TASKS.values():
 
 for _name in ("cube-single", "cube-double", "scene"):
     register(f"ogbench/{_name}", partial(_ogbench, f"ogbench/{_name}"))
+
+OWN = frozenset(world_names(offered=False))
+"""Worlds that come with Forearm, and keep their promises."""
 
 for _name, _id in GYMNASIUM_IDS.items():
     if _id not in gymnasium.registry:

@@ -70,7 +70,9 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     tracked = observation["state"][env.tracked]
     require(tracked.size > 0 and tracked.size % 3 == 0, "`tracked` must be columns of `state`, three a point")
     found = points.ravel()[: tracked.size].astype(np.float32)
-    require(np.allclose(tracked, found, rtol=1e-5, atol=1e-6), "`tracked` must be where the first points are in `state`")
+    require(
+        np.allclose(tracked, found, rtol=1e-5, atol=1e-6), "`tracked` must be where the first points are in `state`"
+    )
     require(env.budget >= 1 and env.tolerance > 0, "`budget` and `tolerance` must be positive")
     for key in ("stay", "neutral"):
         action = np.asarray(getattr(env, key))
@@ -155,8 +157,8 @@ def _doubts(env: World, seed: int) -> list[str]:
         )
     if farthest < env.tolerance:
         doubts.append(
-            f"its goals lie within the tolerance of their starts in {TRIES} of {TRIES} resets, and `forearm bench` will "
-            "find none; give place_goal=…"
+            f"its goals lie within the tolerance of their starts in {TRIES} of {TRIES} resets, and `forearm bench` "
+            "will find none; give place_goal=…"
         )
     if stayed >= env.tolerance:
         doubts.append(f"`stay` moves the tracked points by {stayed:.3g} m in {steps} steps; give stay=…")

@@ -148,7 +148,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
-        first = 2**31 if seed is not None and seed >= EVALUATION else 0  # the environment's own seeds do not meet either
+        first = 2**31 if seed is not None and seed >= EVALUATION else 0  # the environment's own seeds do not meet
         self.env.reset(seed=int(self.np_random.integers(first, first + 2**31)))
         if self.model is not self._compiled:
             raise UserError(f"env={self.name}: compiles its model anew at reset; it must keep one")
@@ -304,7 +304,9 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
             self.env.step(0.5 * (self._low + self._high))
         seconds = self.data.time - before
         if not seconds > 0:
-            raise UserError(f"env={self.name}: its first step must move the simulation's clock, and moved it by {seconds:g} s")
+            raise UserError(
+                f"env={self.name}: its first step moves the simulation's clock by {seconds:g} s, not forward"
+            )
         self.env.reset(seed=0)
         steps = round(seconds / self.model.opt.timestep)
         whole = steps * self.model.opt.timestep

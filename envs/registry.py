@@ -38,9 +38,15 @@ def register(name: str, make: MakeWorld) -> None:
     _registered[name] = make
 
 
-def world_names() -> list[str]:
-    """All that `make_world` knows."""
-    return [*_registered, *sorted(entry.name for entry in entry_points(group=GROUP) if entry.name not in _registered)]
+def world_names(offered: bool = True) -> list[str]:
+    """All that `make_world` knows; or what is registered alone, without what installed packages offer."""
+    entries = entry_points(group=GROUP) if offered else ()
+    return [*_registered, *sorted(entry.name for entry in entries if entry.name not in _registered)]
+
+
+def is_offered(name: str) -> bool:
+    """Whether an installed package offers a world, so that every process knows it."""
+    return bool(entry_points(group=GROUP, name=name))
 
 
 def make_world(name: str, **config: Any) -> World:

@@ -31,9 +31,10 @@ class Row:
     nothing was planned), with their mean where all were timed, one by one; `plan_ms_batched` when all problems are
     planned in one batch. `evaluations` are energy evaluations a plan, on average. Under a deadline `misses` of the
     `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
-    counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged; `energy_held` is the median energy of plans made while the goal
-    held, where all are searched; `plan_error_cm` and `phantoms` are as in `Foresight`. A row pooled over planner seeds
-    has `seed=None` and lists them in `seeds`. `model` tells models apart where there are several.
+    counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged;
+    `energy_held` is the median energy of plans made while the goal held, where all are searched; `plan_error_cm` and
+    `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and lists them in `seeds`. `model`
+    tells models apart where there are several.
     """
 
     env: str
