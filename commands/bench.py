@@ -221,7 +221,9 @@ def learned_entries(
     model, seeds, deadline = checkpoint.model, list(config.planner_seeds), make_deadline(config)
     if name == "prior":
         space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
-        alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
+        prior = require_prior(checkpoint, "planners: prior")
+        check_prior_alone(config, prior.architecture.segment)
+        alone = PriorAlone(model, prior, space, str(device), **as_dict(config.prior_alone))
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:
@@ -313,6 +315,15 @@ def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionP
     return checkpoint.prior
 
 
+def check_prior_alone(config: DictConfig, segment: int) -> None:
+    """UserError for settings that a prior of answers of `segment` steps cannot act by."""
+    steps, temperature = config.prior_alone.execute_steps, config.prior_alone.temperature
+    if not 1 <= steps <= segment:
+        raise UserError(f"prior_alone.execute_steps={steps}: must lie in 1 … {segment}, the steps of the prior's answer")
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"prior_alone.temperature={temperature}: must be a finite number of at least 0")
+
+
 def check_judge(prior: ActionPrior, weight: float, planner: Planner) -> None:
     """UserError where a prior cannot tell how unlikely a planner's plans are."""
     steps, length = planner.space.steps, prior.architecture.segment
@@ -353,7 +364,7 @@ def measure(
     from ..evaluation.energies import Box
     from ..evaluation.plots import success_against_cost
     from ..evaluation.report import write_report
-    from ..evaluation.results import pool, table, write_results
+    from ..evaluation.results import failures, pool, table, write_results
     from .doctor import machine
 
     manifest.save(out / "goals.safetensors")
@@ -364,19 +375,24 @@ def measure(
         "episodes": f"{manifest.budget} steps of {1 / env.metadata['render_fps']:g} s",
         "success": success_rule(manifest),
         "model": "; ".join(checkpoint.told() for checkpoint in checkpoints),
+        "goals drawn": f"seed {manifest.seed}, {len(manifest)} of them",
     }
+    if "prior" in config.planners:
+        alone = config.prior_alone
+        facts["prior"] = f"executes {alone.execute_steps} of each answer's steps, temperature {alone.temperature:g}"
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)
     with progress_bar(f"bench {env.name}", total, "steps") as advance:
         for entry in entries:
             found, episodes = run_entry(env, manifest, config.obs, entry, advance, box)
             rows += found
-            if shown is None and entry.kind == "planner":
+            if shown is None and entry.kind == "planner" and episodes is not None:
                 shown = entry.name, episodes
             write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts)
     seconds = {**(spent or {}), "bench": time.perf_counter() - begun}
     write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts, seconds=seconds)
     print(table(pool(rows)))
+    print(f"goals: seed {manifest.seed}, sha256 {manifest.sha256}")
     video = None
     if shown and config.video_episodes:
         name, episodes = shown
@@ -394,6 +410,8 @@ def measure(
         manifest=manifest.sha256,
     )
     print(f"report: {out / 'report.html'}")
+    if failed := failures(rows):
+        raise UserError(f"{len(failed)} of {len(rows)} rows failed. " + "; ".join(failed))
     return rows
 
 
