@@ -104,6 +104,7 @@ def make_planners(
     from ..planner import PLANNERS
 
     at_least(config, planner_seeds=0, video_episodes=0)
+    once("planner_seeds", list(config.planner_seeds))
     base = as_dict(config.energy)
     energies, budgets = sweep(config)
     planned: dict[str, list[Planned]] = {}
@@ -113,11 +114,15 @@ def make_planners(
         if name in planned or (name not in PLANNERS and name != "oracle"):
             continue
         settings = _settings_of(name, config)
+        tried: list[tuple[dict[str, Any], dict[str, Any]]] = []
         own = name == "oracle"
         if own:
             check_oracle(settings.pop("episodes"), settings.pop("reduce"))
         for energy, budget in product([base] if own else energies, [{}] if own else budgets):
             values = settings | budget
+            if (energy, values) in tried:  # `own`, spelled out
+                continue
+            tried.append((energy, dict(values)))
             if energy != base:
                 values["enough"] = -math.inf  # what is enough under one energy is not under another
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
@@ -145,7 +150,8 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         UserError: for a word that is neither `own` nor of the form that belongs there.
     """
     base = as_dict(config.energy)
-    energies, budgets = [], []
+    energies: list[dict[str, Any]] = []
+    budgets: list[dict[str, int]] = []
     for word in config.get("energies", [OWN]):
         parts = word.split("/")
         if word != OWN and len(parts) != 3:
@@ -159,7 +165,22 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         if word != OWN and not (samples.isdecimal() and iterations.isdecimal()):
             raise UserError(f"budgets: {word} is neither own nor SAMPLESxITERATIONS, such as 64x3")
         budgets.append({} if word == OWN else {"samples": int(samples), "iterations": int(iterations)})
+    once("energies", list(config.get("energies", [OWN])), energies)
+    once("budgets", list(config.get("budgets", [OWN])), budgets)
     return energies, budgets
+
+
+def once(key: str, words: Sequence[Any], meant: Sequence[Any] | None = None) -> None:
+    """Makes sure that no word of a list is there twice, nor two that mean the same: the same trial twice is not two.
+
+    Raises:
+        UserError: naming the key, the list and the word.
+    """
+    meant = words if meant is None else meant
+    again = next((word for i, word in enumerate(words) if meant[i] in meant[:i]), None)
+    if again is not None:
+        listed = ",".join(map(str, words))
+        raise UserError(f"{key}=[{listed}]: {again} is there already; the same trial twice is not two")
 
 
 def energy_label(energy: Mapping[str, Any]) -> str:
@@ -182,6 +203,7 @@ def make_entries(
     from ..evaluation.bench import Entry
     from ..evaluation.controllers import Expert, Oracle, Random, Zero
 
+    once("checkpoint", list(config.get("checkpoint", [])), [checkpoint.sha256 for checkpoint in checkpoints])
     seeds, first = list(config.planner_seeds), checkpoints[0]
     size, chunk = action_size(env), first.model.chunk
     planned = [make_planners(config, c.action_low, c.action_high, c.model.chunk) for c in checkpoints]
@@ -320,8 +342,8 @@ def check_prior_alone(config: DictConfig, segment: int) -> None:
     steps, temperature = config.prior_alone.execute_steps, config.prior_alone.temperature
     if not 1 <= steps <= segment:
         raise UserError(f"prior_alone.execute_steps={steps}: must lie in 1 … {segment}, the steps of the prior's answer")
-    if not 0 <= temperature < math.inf:
-        raise UserError(f"prior_alone.temperature={temperature}: must be a finite number of at least 0")
+    if temperature < 0:
+        raise UserError(f"prior_alone.temperature={temperature}: must not be negative")
 
 
 def check_judge(prior: ActionPrior, weight: float, planner: Planner) -> None:
@@ -397,7 +419,8 @@ def measure(
     if shown and config.video_episodes:
         name, episodes = shown
         video = write_film(out / f"{name.replace(' + ', '-')}.mp4", env, episodes, config.video_episodes, name)
-    plot = success_against_cost(pool(rows), out / "success.png")
+    measured = [row for row in rows if row.error is None]
+    plot = success_against_cost(pool(measured), out / "success.png")
     facts["wall clock"] = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
     write_report(
         out / "report.html",

@@ -135,7 +135,7 @@ class Row:
             **plan_times(plan_ms),
             evaluations=evaluations,
             seeds=(seed,),
-            final_distance_cm=None if final_distance_cm is None else float(np.median(np.asarray(final_distance_cm))),
+            final_distance_cm=None if final_distance_cm is None else _median_distance(final_distance_cm),
             drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
             outcomes=kept,
             **rules,
@@ -163,6 +163,12 @@ class Row:
         values = asdict(replace(self, pooled=()))
         del values["pooled"]
         return {key: value for key, value in values.items() if key not in optional or value is not None}
+
+
+def _median_distance(values: ArrayLike) -> float | None:
+    """The median, with what is not finite further off than all else; None where that is the median."""
+    middle = float(np.median(np.nan_to_num(np.asarray(values, float), nan=np.inf, posinf=np.inf)))
+    return middle if math.isfinite(middle) else None
 
 
 def _outcomes(values: ArrayLike) -> list[Any]:
