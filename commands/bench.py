@@ -341,7 +341,7 @@ def check_prior_alone(config: DictConfig, segment: int) -> None:
     """UserError for settings that a prior of answers of `segment` steps cannot act by."""
     steps, temperature = config.prior_alone.execute_steps, config.prior_alone.temperature
     if not 1 <= steps <= segment:
-        raise UserError(f"prior_alone.execute_steps={steps}: must lie in 1 … {segment}, the steps of the prior's answer")
+        raise UserError(f"prior_alone.execute_steps={steps}: must lie in 1 … {segment}, the steps of an answer")
     if temperature < 0:
         raise UserError(f"prior_alone.temperature={temperature}: must not be negative")
 

@@ -1,9 +1,10 @@
 """The success predicates of CLEAR-LeWM, a strict evaluator of world models on OGBench's cube, beside our own rule.
 
-Its windows are 25 steps of play long, unsolved at the start, with a budget of 50 steps. *Moderate*: the cube comes within
-4 cm of its goal at some step. *Strict*: it is within 3 cm, and turned as in the goal to within 15 degrees, at three steps
-in a row; rotations that look the same on a cube count as the same. Both are read off recorded simulator states, so they
-judge the very episodes that our rule judges (github.com/DavidSunok/CLEAR-LeWM, protocols `moderate` and `strict`).
+Its windows are 25 steps of play long, unsolved at the start, with a budget of 50 steps. *Moderate*: the cube comes
+within 4 cm of its goal at some step. *Strict*: it is within 3 cm, and turned as in the goal to within 15 degrees, at
+three steps in a row; rotations that look the same on a cube count as the same. Both are read off recorded simulator
+states, so they judge the very episodes that our rule judges (github.com/DavidSunok/CLEAR-LeWM, protocols `moderate` and
+`strict`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ HOLD = 3
 def rotations_of_a_cube() -> np.ndarray:
     """The 24 rotations (24, 3, 3) that carry a cube onto itself: signed permutations of its axes."""
     signed = [
-        np.diag(signs) @ np.eye(3)[list(order)] for order in permutations(range(3)) for signs in product((1, -1), repeat=3)
+        np.diag(signs) @ np.eye(3)[list(order)]
+        for order in permutations(range(3))
+        for signs in product((1, -1), repeat=3)
     ]
     return np.stack([matrix for matrix in signed if np.linalg.det(matrix) > 0])
 

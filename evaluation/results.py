@@ -173,7 +173,8 @@ def _median_distance(values: ArrayLike) -> float | None:
 
 def _outcomes(values: ArrayLike) -> list[Any]:
     """One JSON value an episode: what is not finite is None."""
-    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in np.ravel(values).tolist()]
+    listed = np.ravel(values).tolist()
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in listed]
 
 
 def plan_times(plan_ms: ArrayLike) -> dict[str, Any]:
@@ -243,7 +244,7 @@ def trials(row: Row) -> np.ndarray | None:
     seeds of each. None where outcomes were not kept, or seeds met different goals."""
     rows = row.pooled or (row,)
     groups = _groups(rows, ("model",)).values()
-    units = [group for group in groups] if len(groups) > 1 else [[one] for one in rows]
+    units = list(groups) if len(groups) > 1 else [[one] for one in rows]
     kept = [[one.outcomes["success"] for one in unit if one.outcomes] for unit in units]
     lengths = {len(success) for unit in kept for success in unit}
     if len(lengths) != 1 or any(len(unit) != len(of) for unit, of in zip(kept, units, strict=True)):

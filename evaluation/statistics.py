@@ -75,10 +75,10 @@ def two_way_interval(success: ArrayLike, confidence: float = 0.95) -> tuple[floa
     """The interval (lo, hi) of a success rate over seeds and goals, of success (S, G) of S seeds on the same G goals.
 
     It speaks of new seeds on new goals. Wilson's interval, with the number of independent trials that has the variance
-    of `two_way_spread`, and Student's quantile of its degrees of freedom: the modified Wilson interval of surveys, which
-    keeps its coverage near 1 (Dean & Pagano, "Evaluating confidence interval methods for binomial proportions in
-    clustered surveys", Journal of Survey Statistics and Methodology 3, 2015). With one seed, and where every
-    trial ended alike, it is Wilson's over the goals.
+    of `two_way_spread`, and Student's quantile of its degrees of freedom: the modified Wilson interval of surveys,
+    which keeps its coverage near 1 (Dean & Pagano, "Evaluating confidence interval methods for binomial proportions in
+    clustered surveys", Journal of Survey Statistics and Methodology 3, 2015). With one seed, and where every trial
+    ended alike, it is Wilson's over the goals.
 
     Raises ValueError for success that is not (S, G), or holds no goal.
     """

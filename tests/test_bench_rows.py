@@ -1,4 +1,4 @@
-"""A bench's rows: one bad entry does not take the others with it, no trial counts twice, only what was timed has times."""
+"""A bench's rows: one bad entry leaves the others, no trial counts twice, only what was timed has times."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ def test_the_same_trial_twice_is_refused(words: list[str], said: str, capsys: py
 
 
 def test_a_budget_that_says_what_is_said_already_is_taken_once() -> None:
-    config = compose("bench", ["planners=[cem,mppi]", "budgets=[own,128x5]", "planner.samples=128", "planner.iterations=5"])
+    config = compose(
+        "bench", ["planners=[cem,mppi]", "budgets=[own,128x5]", "planner.samples=128", "planner.iterations=5"]
+    )
     planned = make_planners(config, [-1.0] * 5, [1.0] * 5, 2)
     budgets = {name: [(p.labels["samples"], p.labels["iterations"]) for p in its] for name, its in planned.items()}
     assert budgets["cem"] == [(128, 5)]

@@ -128,7 +128,7 @@ def test_of_several_models_planner_seeds_are_averaged() -> None:
     rng = np.random.default_rng(2)
     success = outcomes(rng, 0.8, 0.3, 1.0, (4, 40)).reshape(2, 2, 40)
     rows = [row(success[m, s], s, model=f"seed {m}") for m in range(2) for s in range(2)]
-    first, second, everything = pool(rows)
+    first, _, everything = pool(rows)
     assert first.wilson == pytest.approx(two_way_interval(success[0]))
     assert everything.model == "all 2" and everything.wilson == pytest.approx(two_way_interval(success.mean(1)))
 
@@ -149,7 +149,10 @@ def test_rows_without_outcomes_are_pooled_as_if_goals_ended_alike(tmp_path: Path
 def test_results_keep_the_outcome_of_every_goal(tmp_path: Path) -> None:
     distance = np.array([1.0, 2.5, np.nan])
     one = row(
-        np.array([1, 0, 0]), final_distance_cm=distance, drops=[False, True, False], outcomes={"clear_strict": [0, 1, 0]}
+        np.array([1, 0, 0]),
+        final_distance_cm=distance,
+        drops=[False, True, False],
+        outcomes={"clear_strict": [0, 1, 0]},
     )
     kept = read_results(write_results(tmp_path / "results.json", [one], "f" * 64)).rows[0]
     assert kept == one and kept.clear_strict == pytest.approx(1 / 3)
