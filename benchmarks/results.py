@@ -3,7 +3,7 @@ what was tried on the way, docs/ablations.md: `python benchmarks/results.py --ab
 tables that a page has stay, and README as it is.
 
 Each RUN is a folder with the results.json of `forearm bench` or `forearm quickstart`. Nothing here is typed by hand:
-tables, commands, machines and hashes are what the runs wrote.
+tables, commands, machines and hashes are what the runs wrote. What stands below "Earlier tables" stays.
 """
 
 from __future__ import annotations
@@ -21,54 +21,25 @@ HEAD = """# Results
 
 Success means that the goal holds at the end of the episode: at each of its last five steps. "Reached" counts
 episodes in which it held at any step. No start is solved, and no goal solves itself; goals come from seeds
-that no recording uses. Intervals are Wilson's, at 95 %. Floors (random, zero) and ceilings (the scripted
-expert, and the same search on the true simulator, on the first goals only) stand in the tables that tell how
-well a task is solved, as far as each command names them; tables that set models, budgets or energies of such
-a task beside each other leave them out. Plan times are of one problem alone, observation's encoding included,
-on a machine that did other work as well; measured by themselves they are in [performance.md](performance.md).
+that no recording uses. Goals are drawn after the last choice was made, from the seed that each table prints, and were
+never looked at before; choices are made on goals of `seed=7` and on recordings' held-out episodes.
 
-RUN-0, RUN-1, … are of `forearm train data=… obs=… seed=0`, `seed=1`, …, on one recording of 4,000 episodes
-(`forearm record env=… obs=… episodes=4000`), of OGBench's cube on play and interrupted play; of stacking, of the drawer
-from pixels and of OGBench's cube from pixels, RUN-0 is the model that is shipped (of the drawer from pixels, with
-readout and prior learned anew on an earlier world model, as `forearm train world=…` does). RUN-push and
-RUN-reach are shipped, each learned from 2,000 episodes; RUN-push-reach from the same two recordings at once, with
-`forearm train data=[data/push-pixels-play,data/reach-pixels-play] obs=pixels`, in as many steps as each of them.
-push-pixels-small, shipped as well, is RUN-push with another predictor: `forearm train data=data/push-pixels-play
-obs=pixels world=models/pretrained/push-pixels predictor.steps=3000 model.predictor_width=128 model.predictor_depth=2`.
+Intervals are at 95 %. Of one training seed and one planner seed they are Wilson's over the goals, and say nothing of
+another training. Of several seeds they speak of new seeds on new goals: seeds share their goals, so episodes are not
+as many independent trials (`two_way_interval` in evaluation/statistics.py). "Beside the best" is how far a row's
+success is from that of the best planner on the same goals, with the p-value of no difference (McNemar's exact test; of
+several seeds, a t-test over seeds and goals). "CLEAR" are the rules of CLEAR-LeWM ([ogbench.md](ogbench.md)).
 
-Of OGBench's cube from state, RUN-all-0 (shipped), RUN-all-1 and RUN-all-2 have learned from the three recordings that
-[ogbench.md](ogbench.md) names. Their tables ran one model a process, and the floors beside them another; the one with
-`energy.saturate=inf` ran before there were such presets, and its command is what now says the same. The floors on the
-five tasks stand in the tables of RUN-0, RUN-1 and RUN-2, which are of before: of 64 offers, no `energy.saturate` and no
-charge on motion. So is the one that names no checkpoint, of RUN-0. RUN-arm-0, RUN-arm-1 and RUN-arm-2 have learned as
-RUN-all did, with `grounding_arm=3`; the goals are those of RUN-all, whose table has the floors. On whole goals, two of
-the three were tried.
+Floors (random, zero) and ceilings (the scripted expert) stand in every table that has them. The row `prior` is the
+learned action prior without planning; how many steps of each answer it executes, and at which temperature, was chosen
+for it on goals of `seed=7` by `python benchmarks/tune_prior.py`, and stands under each table. Plan times are of one
+problem alone, observation's encoding included, on a machine that did much other work as well; measured by themselves
+they are in [performance.md](performance.md).
 
-Where tables of before are of one RUN each, with `energy.weights.control`, RUN-1 and RUN-2 were trained anew, with the
-same commands on another CPU, which gives other weights. With `energy.metric=slow`, the energy compares all of the
-goal's embedding; the offers are still made for where the cube is to be, as it is read off that.
-
-Tables of `budgets=[own,1x1]` set plans beside a single sample of the prior, unchosen, which is the row of one
-evaluation: how far off what is imagined is, of both.
-
-RUN-gpu-0, RUN-gpu-1 and RUN-gpu-2 have learned on an H100, all three at once in 200 seconds, with torch 2.11, from
-10,000 episodes: `forearm record env=pickplace obs=pixels+proprio episodes=10000` and
-`forearm train data=… obs=pixels+proprio device=cuda model.encoder_width=32 batch=256 steps=5000 seed=…`. RUN-gpu-0 is
-shipped; of all three, weights are kept in half precision. All other rows are of models that learned on two cores. Their
-bench ran one model a process; its goals are those of the table of RUN-0, RUN-1 and RUN-2, which has the floors.
-
-Beside tables of `precision=int8` stand those of the same commands without it, which planned in bfloat16 there; of push
-from pixels, there is none of the same goals. Only the tables of `planner.stay` were compiled.
-
-With these, picking and placing from pixels got `energy.haste`, and `let_go` came to charge for falls of half a drop.
-Tables of before: from pixels, with RUN-0, RUN-1 and RUN-2, and of `budgets=[own,1x1]` with `planner.prior=1.0`,
-neither; from state, and of stacking but for the last, whole drops alone.
-
-RUN-round has learned, beside what RUN-0 learned from, from 1,000 episodes of the planner on RUN-0's model
-(`forearm record env=pickplace obs=state policy=planner checkpoint=RUN-0/checkpoint seed=1 episodes=1000`).
-
-This page is written by `python benchmarks/results.py RUN …` from the folders that the commands below made.
+The first tables are of the models that are shipped, of one training seed each. This page is written by
+`python benchmarks/results.py RUN …` from the folders that the commands below made; the earlier tables stay as they are.
 """
+EARLIER = "# Earlier tables"
 ABLATIONS = ROOT / "docs" / "ablations.md"
 ABLATIONS_HEAD = """# What was tried
 
@@ -150,13 +121,16 @@ def main(folders: list[str]) -> int:
         print(__doc__)
         return 2
     page, head = (ABLATIONS, ABLATIONS_HEAD) if ablations else (PAGE, HEAD)
-    kept = ["".join(page.read_text(encoding="utf-8").partition("## ")[1:]).strip()] if add else []
-    write_atomic(page, "\n\n".join([head.strip(), *kept, *map(section, runs)]).encode() + b"\n")
+    text = page.read_text(encoding="utf-8")
+    before, mark, earlier = text.partition(EARLIER)
+    kept = ["".join(before.partition("## ")[1:]).strip()] if add else []
+    parts = [head.strip(), *kept, *map(section, runs), *([f"{mark}{earlier}".strip()] if mark else [])]
+    write_atomic(page, "\n\n".join(parts).encode() + b"\n")
     if ablations or add:
         return 0
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    start, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_atomic(README, (before + BEGIN + "\n" + summary(runs) + "\n" + END + after).encode())
+    write_atomic(README, (start + BEGIN + "\n" + summary(runs) + "\n" + END + after).encode())
     print(PAGE, README)
     return 0
 

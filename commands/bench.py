@@ -104,6 +104,7 @@ def make_planners(
     from ..planner import PLANNERS
 
     at_least(config, planner_seeds=0, video_episodes=0)
+    once("planner_seeds", list(config.planner_seeds))
     base = as_dict(config.energy)
     energies, budgets = sweep(config)
     planned: dict[str, list[Planned]] = {}
@@ -113,11 +114,15 @@ def make_planners(
         if name in planned or (name not in PLANNERS and name != "oracle"):
             continue
         settings = _settings_of(name, config)
+        tried: list[tuple[dict[str, Any], dict[str, Any]]] = []
         own = name == "oracle"
         if own:
             check_oracle(settings.pop("episodes"), settings.pop("reduce"))
         for energy, budget in product([base] if own else energies, [{}] if own else budgets):
             values = settings | budget
+            if (energy, values) in tried:  # `own`, spelled out
+                continue
+            tried.append((energy, dict(values)))
             if energy != base:
                 values["enough"] = -math.inf  # what is enough under one energy is not under another
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
@@ -145,7 +150,8 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         UserError: for a word that is neither `own` nor of the form that belongs there.
     """
     base = as_dict(config.energy)
-    energies, budgets = [], []
+    energies: list[dict[str, Any]] = []
+    budgets: list[dict[str, int]] = []
     for word in config.get("energies", [OWN]):
         parts = word.split("/")
         if word != OWN and len(parts) != 3:
@@ -159,7 +165,22 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         if word != OWN and not (samples.isdecimal() and iterations.isdecimal()):
             raise UserError(f"budgets: {word} is neither own nor SAMPLESxITERATIONS, such as 64x3")
         budgets.append({} if word == OWN else {"samples": int(samples), "iterations": int(iterations)})
+    once("energies", list(config.get("energies", [OWN])), energies)
+    once("budgets", list(config.get("budgets", [OWN])), budgets)
     return energies, budgets
+
+
+def once(key: str, words: Sequence[Any], meant: Sequence[Any] | None = None) -> None:
+    """Makes sure that no word of a list is there twice, nor two that mean the same: the same trial twice is not two.
+
+    Raises:
+        UserError: naming the key, the list and the word.
+    """
+    meant = words if meant is None else meant
+    again = next((word for i, word in enumerate(words) if meant[i] in meant[:i]), None)
+    if again is not None:
+        listed = ",".join(map(str, words))
+        raise UserError(f"{key}=[{listed}]: {again} is there already; the same trial twice is not two")
 
 
 def energy_label(energy: Mapping[str, Any]) -> str:
@@ -182,6 +203,7 @@ def make_entries(
     from ..evaluation.bench import Entry
     from ..evaluation.controllers import Expert, Oracle, Random, Zero
 
+    once("checkpoint", list(config.get("checkpoint", [])), [checkpoint.sha256 for checkpoint in checkpoints])
     seeds, first = list(config.planner_seeds), checkpoints[0]
     size, chunk = action_size(env), first.model.chunk
     planned = [make_planners(config, c.action_low, c.action_high, c.model.chunk) for c in checkpoints]
@@ -221,7 +243,9 @@ def learned_entries(
     model, seeds, deadline = checkpoint.model, list(config.planner_seeds), make_deadline(config)
     if name == "prior":
         space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
-        alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
+        prior = require_prior(checkpoint, "planners: prior")
+        check_prior_alone(config, prior.architecture.segment)
+        alone = PriorAlone(model, prior, space, str(device), **as_dict(config.prior_alone))
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:
@@ -313,6 +337,15 @@ def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionP
     return checkpoint.prior
 
 
+def check_prior_alone(config: DictConfig, segment: int) -> None:
+    """UserError for settings that a prior of answers of `segment` steps cannot act by."""
+    steps, temperature = config.prior_alone.execute_steps, config.prior_alone.temperature
+    if not 1 <= steps <= segment:
+        raise UserError(f"prior_alone.execute_steps={steps}: must lie in 1 … {segment}, the steps of an answer")
+    if temperature < 0:
+        raise UserError(f"prior_alone.temperature={temperature}: must not be negative")
+
+
 def check_judge(prior: ActionPrior, weight: float, planner: Planner) -> None:
     """UserError where a prior cannot tell how unlikely a planner's plans are."""
     steps, length = planner.space.steps, prior.architecture.segment
@@ -353,7 +386,7 @@ def measure(
     from ..evaluation.energies import Box
     from ..evaluation.plots import success_against_cost
     from ..evaluation.report import write_report
-    from ..evaluation.results import pool, table, write_results
+    from ..evaluation.results import failures, pool, table, write_results
     from .doctor import machine
 
     manifest.save(out / "goals.safetensors")
@@ -364,24 +397,30 @@ def measure(
         "episodes": f"{manifest.budget} steps of {env.dt:g} s",
         "success": success_rule(manifest),
         "model": "; ".join(checkpoint.told() for checkpoint in checkpoints),
+        "goals drawn": f"seed {manifest.seed}, {len(manifest)} of them",
     }
+    if "prior" in config.planners:
+        alone = config.prior_alone
+        facts["prior"] = f"executes {alone.execute_steps} of each answer's steps, temperature {alone.temperature:g}"
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)
     with progress_bar(f"bench {env.name}", total, "steps") as advance:
         for entry in entries:
             found, episodes = run_entry(env, manifest, config.obs, entry, advance, box)
             rows += found
-            if shown is None and entry.kind == "planner":
+            if shown is None and entry.kind == "planner" and episodes is not None:
                 shown = entry.name, episodes
             write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts)
     seconds = {**(spent or {}), "bench": time.perf_counter() - begun}
     write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts, seconds=seconds)
     print(table(pool(rows)))
+    print(f"goals: seed {manifest.seed}, sha256 {manifest.sha256}")
     video = None
     if shown and config.video_episodes:
         name, episodes = shown
         video = write_film(out / f"{name.replace(' + ', '-')}.mp4", env, episodes, config.video_episodes, name)
-    plot = success_against_cost(pool(rows), out / "success.png")
+    measured = [row for row in rows if row.error is None]
+    plot = success_against_cost(pool(measured), out / "success.png")
     facts["wall clock"] = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
     write_report(
         out / "report.html",
@@ -394,6 +433,8 @@ def measure(
         manifest=manifest.sha256,
     )
     print(f"report: {out / 'report.html'}")
+    if failed := failures(rows):
+        raise UserError(f"{len(failed)} of {len(rows)} rows failed. " + "; ".join(failed))
     return rows
 
 

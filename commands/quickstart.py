@@ -71,6 +71,8 @@ def _check(config: DictConfig, env: World, length: int) -> None:
     check_members(config.model.members, as_dict(config.energy))
     if config.energy.weights.prior and not config.prior.steps:
         raise UserError(f"energy.weights.prior={config.energy.weights.prior}: needs prior.steps, such as 8000")
+    if "prior" in config.planners:
+        bench.check_prior_alone(config, config.prior.segment)
     size = action_size(env)
     bench.make_planners(config, [-1.0] * size, [1.0] * size, config.model.chunk)
 

@@ -101,6 +101,11 @@ class OgbenchWorld(GymnasiumWorld):
             raise UserError(f"task={self._task} is unknown; choose one of: {', '.join(self.tasks)}")
         return super().reset(seed=seed)
 
+    def cube_poses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the cubes are, (C, 3) metres, and how they are turned, (C, 3, 3)."""
+        bodies = [self.data.body(f"object_{i}") for i in range(self.env._num_cubes)]
+        return np.stack([body.xpos for body in bodies]), np.stack([body.xmat.reshape(3, 3) for body in bodies])
+
     def _points(self, data: mujoco.MjData) -> np.ndarray:
         return np.stack([data.body(f"object_{i}").xpos for i in range(self.env._num_cubes)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 from ..envs import ArmEnv, World, as_arm
 from ..envs.tasks import Grasp
+from ..errors import UserError
+from ..planner import Status
+from .clear import clear_outcomes
 from .closed_loop import Controller, Episodes, run_episodes
 from .controllers import Imagination
 from .energies import Box
@@ -55,59 +59,89 @@ def run_entry(
     entry: Entry,
     advance: Advance = lambda steps: None,
     keep_out: Box | None = None,
-) -> tuple[list[Row], Episodes]:
-    """Runs an entry with each of its seeds; gives a row a seed and the first seed's episodes.
+) -> tuple[list[Row], Episodes | None]:
+    """Runs an entry with each of its seeds; gives a row a seed and the episodes of the first that could be run.
 
-    Plans are timed on one problem alone, which is what a robot waits for, in a run of their own. The steps that the tip
-    spent in the box `keep_out` are counted, for whoever was told of it or not.
+    A seed that cannot be run gives a row that says why, and the others still run. Plans are timed on one problem alone,
+    which is what a robot waits for, in a run of their own with the first seed. The steps that the tip spent in the box
+    `keep_out` are counted, for whoever was told of it or not.
     """
+    rows: list[Row] = []
+    shown = None
+    timed = not (entry.timed and not entry.alone)
+    for seed in entry.seeds:
+        try:
+            row, episodes = _run_seed(env, manifest, obs, entry, seed, advance, keep_out, not timed)
+        except Exception as error:  # whatever a planner, a model or an energy raises: the rest of the bench goes on
+            traceback.print_exc()
+            about = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
+            told = {"env": env.name, "obs": obs, "planner": entry.name, "seed": seed, "kind": entry.kind}
+            rows.append(Row.failed(about, **told, **entry.labels))
+            continue
+        timed = True
+        rows.append(row)
+        shown = shown or episodes
+    return rows, shown
+
+
+def _run_seed(
+    env: World,
+    manifest: GoalManifest,
+    obs: str,
+    entry: Entry,
+    seed: int,
+    advance: Advance,
+    keep_out: Box | None,
+    time_alone: bool,
+) -> tuple[Row, Episodes]:
     goals = entry.manifest(manifest)
-    runs, alone, misses, seen = [], [], [], []
     imagining = entry.controller if isinstance(entry.controller, Imagination) else None
     watched = None if entry.alone else imagining
-    if entry.alone:
+    if entry.alone and seed == entry.seeds[0]:
         warm_up(env, goals, entry.controller)
-    for seed in entry.seeds:
-        before = getattr(entry.controller, "misses", 0)
-        if watched is not None:
-            watched.watch()
-        episodes, seconds = _run(env, goals, entry, seed, advance)
-        runs.append(episodes)
-        alone.append(seconds)
-        misses.append(getattr(entry.controller, "misses", 0) - before)
-        foreseen = watched.unwatch() if watched is not None else []
-        seen.append(foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None)
+    before = getattr(entry.controller, "misses", 0)
+    if imagining is not None:
+        imagining.statuses.clear()
+    if watched is not None:
+        watched.watch()
+    episodes, seconds = _run(env, goals, entry, seed, advance)
+    missed = getattr(entry.controller, "misses", 0) - before
+    statuses = None if imagining is None else {status.name.lower(): n for status, n in imagining.statuses.items()}
+    foreseen = watched.unwatch() if watched is not None else []
+    if statuses is not None and set(statuses) == {Status.NO_FINITE_ENERGY.name.lower()}:
+        raise ValueError(f"none of its plans had an energy. {Status.NO_FINITE_ENERGY.value}")
+    ahead = foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None
+    if time_alone:
+        seconds = run_episodes(env, goals.first(1), entry.controller, seed, advance).act_seconds
     grasping = env if isinstance(env, ArmEnv) and isinstance(env.task, Grasp) else None
-    if entry.timed and not entry.alone:
-        alone = [run_episodes(env, goals.first(1), entry.controller, entry.seeds[0], advance).act_seconds] * len(runs)
-    rows = []
-    for seed, episodes, seconds, missed, ahead in zip(entry.seeds, runs, alone, misses, seen, strict=True):
-        together = 1e3 * np.array(episodes.act_seconds) / len(goals)
-        row = Row.from_episodes(
-            env=env.name,
-            obs=obs,
-            planner=entry.name,
-            seed=seed,
-            success=episodes.success,
-            reached=episodes.reached,
-            plan_ms=1e3 * np.array(seconds) if seconds else together,
-            evaluations=episodes.mean_evaluations,
-            final_distance_cm=100 * episodes.distance[:, -1],
-            kind=entry.kind,
-            plan_ms_batched=None if entry.alone else float(np.median(together)),
-            plan_ms_mean=1e3 * float(np.mean(seconds)) if entry.alone else None,
-            misses=None if imagining is None or imagining.deadline is None else missed,
-            by_task=success_by_task(goals, episodes),
-            diverged=int(episodes.diverged.sum()) or None,
-            drops=None if grasping is None else dropped(grasping, episodes),
-            energy_held=None if imagining is None or imagining.planner.looks_first else episodes.energy_held,
-            plan_error_cm=ahead.error_cm if ahead else None,
-            phantoms=ahead.phantoms if ahead and grasping is not None else None,
-            violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
-            **entry.labels,
-        )
-        rows.append(row)
-    return rows, runs[0]
+    together = 1e3 * np.array(episodes.act_seconds) / len(goals)
+    times = 1e3 * np.array(seconds)
+    row = Row.from_episodes(
+        env=env.name,
+        obs=obs,
+        planner=entry.name,
+        seed=seed,
+        success=episodes.success,
+        reached=episodes.reached,
+        plan_ms=times if seconds or entry.timed else together,
+        evaluations=episodes.mean_evaluations,
+        final_distance_cm=100 * episodes.distance[:, -1],
+        kind=entry.kind,
+        plan_ms_batched=None if entry.alone else float(np.median(together)),
+        plan_ms_mean=float(np.mean(times)) if entry.alone else None,
+        misses=None if imagining is None or imagining.deadline is None else missed,
+        by_task=success_by_task(goals, episodes),
+        diverged=int(episodes.diverged.sum()) or None,
+        drops=None if grasping is None else dropped(grasping, episodes),
+        energy_held=None if imagining is None or imagining.planner.looks_first else episodes.energy_held,
+        plan_error_cm=ahead.error_cm if ahead else None,
+        phantoms=ahead.phantoms if ahead and grasping is not None else None,
+        violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
+        statuses=statuses,
+        outcomes=clear_outcomes(env, episodes),
+        **entry.labels,
+    )
+    return row, episodes
 
 
 def warm_up(env: World, goals: GoalManifest, controller: Controller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from ..envs import Policy, World, as_arm, make_policy
 from ..errors import UserError
 from ..models.precision import PRECISIONS, rollout_precision
-from ..models.prior import ActionPrior
+from ..models.prior import TEMPERATURE, ActionPrior
 from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
 from ..planner import (
@@ -107,8 +108,8 @@ class Imagination:
     tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
     (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
     asks.
-    `misses` counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name
-    compare by; UserError where one is named and there is none.
+    `misses` counts plans that came after the `deadline`, in seconds, `statuses` plans of each `Status`, a problem each.
+    `temporal` is what the metrics of that name compare by; UserError where one is named and there is none.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Imagination:
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
         self.misses = 0
+        self.statuses: Counter[Status] = Counter()
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
@@ -179,6 +181,7 @@ class Imagination:
         actions = self.agent.act(tensors(self.model, observations, self.device)).cpu().numpy()
         assert self.agent.last_plan is not None
         self.misses += self.agent.last_plan.timing is Status.LATE
+        self.statuses.update(self.agent.last_plan.status)
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations
         if self._foreseen is not None and len(self.energies) % WATCH == 1:
@@ -243,15 +246,22 @@ def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Ten
 class PriorAlone:
     """The learned action prior without planning: what it would do first, done.
 
-    It executes the first `execute_steps` of what it answers, and is asked again.
+    It executes the first `execute_steps` of what it answers, from noise of the deviation `temperature`, and is asked
+    again.
     """
 
     def __init__(
-        self, model: WorldModel, prior: ActionPrior, space: ActionSpace, device: str = "cpu", execute_steps: int = 1
+        self,
+        model: WorldModel,
+        prior: ActionPrior,
+        space: ActionSpace,
+        device: str = "cpu",
+        execute_steps: int = 1,
+        temperature: float = TEMPERATURE,
     ) -> None:
         self.model, self.device = model, device
         prior.multiply_in(model.precision)
-        self.rollouts = PriorRollouts(model, prior, space.to(device), execute_steps)
+        self.rollouts = PriorRollouts(model, prior, space.to(device), execute_steps, temperature=temperature)
 
     @torch.no_grad()
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.prior import ActionPrior
+from ..models.prior import TEMPERATURE, ActionPrior
 from ..models.world_model import WorldModel
 from ..planner import ActionSpace, PlanState
 
@@ -40,7 +40,8 @@ class PriorRollouts:
 
     The share `rest` of the candidates stands still from where it is imagined nearest to the goal on, if that is within
     `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air. It does `stay` (A,) over
-    and over, by default nothing, each candidate a little off it.
+    and over, by default nothing, each candidate a little off it. `temperature` is the deviation of the noise that
+    the prior answers from.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class PriorRollouts:
         rest: float = 0.0,
         near: float = 0.0,
         stay: Tensor | None = None,
+        temperature: float = TEMPERATURE,
     ) -> None:
-        self.model, self.prior, self.steps = model, prior, steps
+        self.model, self.prior, self.steps, self.temperature = model, prior, steps, temperature
         self.rest, self.near = rest, near
         self.stay = torch.zeros_like(space.low) if stay is None else stay.to(space.low)
         length = prior.architecture.segment
@@ -82,7 +84,7 @@ class PriorRollouts:
         z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
         actions, path = [], []
         for draw in noise[: self._segments]:
-            done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1))
+            done = self.prior.sample(z, self._where(z), goal, draw.flatten(0, 1), temperature=self.temperature)
             actions.append(done)
             if resting or len(actions) < self._segments:
                 path.append(self._follow(z, done, count))

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from ..files import write_atomic
-from .results import KINDS, Kind, Row, cells, ordered, percent, pool
+from .results import KINDS, Kind, Row, cells, failures, ordered, percent, pool
 
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
@@ -88,14 +88,15 @@ def _headline(rows: Sequence[Row]) -> list[str]:
     lines = []
     for env, obs in dict.fromkeys((row.env, row.obs) for row in rows):
         task = [row for row in rows if (row.env, row.obs) == (env, obs)]
-        best = max((row for row in task if row.kind == "planner"), key=lambda row: row.success, default=None)
+        measured = [row for row in task if row.kind == "planner" and row.error is None]
+        best = max(measured, key=lambda row: row.success, default=None)
         if best is None:
             continue
         line = (
             f"On {env} from {obs}, {best.planner} held the goal at the end of {best.successes} of {best.episodes} "
             f"episodes: {percent(best.success)} %, 95 % interval {_interval(best)}."
         )
-        floors = [row for row in task if row.kind == "floor"]
+        floors = [row for row in task if row.kind == "floor" and row.error is None]
         if floors:
             line += " Without planning: " + ", ".join(f"{row.planner} {percent(row.success)} %" for row in floors) + "."
         lines.append(line)
@@ -124,14 +125,24 @@ def _reading(rows: Sequence[Row]) -> str:
     lines = [
         "success: the goal holds at the end of the episode, over its last steps. This is the number that counts.",
         "reached: the goal held at some step; more than success means that it was lost again.",
-        "[low, high]: Wilson's 95 % interval of the success rate, from the number of episodes alone.",
+        "[low, high]: Wilson's 95 % interval of the success rate on new goals.",
         "plan ms: wall-clock milliseconds to choose actions once, the median (p50) and the slow end (p95).",
         "evaluations: how many candidate action sequences the energy judged for one plan.",
     ]
     if any(len(row.seeds) > 1 for row in rows):
         lines.append(
-            "episodes, as goals x seeds: every seed of a planner met the same goals, so a pooled interval speaks of "
-            "the planner's luck on them rather than of new goals."
+            "episodes, as goals x seeds: every seed of a planner met the same goals, so these are not as many "
+            "independent trials; a pooled interval takes seeds and goals at random, and few seeds make it wide."
+        )
+    if len(rows) > 1:
+        lines.append(
+            "beside the best: points of success from the best planner's on the same goals, and the chance of such a "
+            "difference where there is none (McNemar's exact test; of several seeds, a t-test over seeds and goals)."
+        )
+    if any(row.clear_strict is not None for row in rows):
+        lines.append(
+            "CLEAR moderate, strict: the rules of CLEAR-LeWM, within 50 steps. Moderate: the cube comes within 4 cm of "
+            "the goal. Strict: within 3 cm and 15 degrees, at three steps in a row."
         )
     lines += [
         f"{row.planner}: plans made while the goal held have an energy of {row.energy_held:.2g} (median). "
@@ -141,6 +152,7 @@ def _reading(rows: Sequence[Row]) -> str:
     ]
     lines += [_KINDS[kind] for kind in KINDS if any(row.kind == kind for row in rows)]
     lines += [f"{row.planner}: {row.note}" for row in rows if row.note]
+    lines += [f"failed: {line}" for line in failures(rows)]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 

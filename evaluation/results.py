@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..files import write_json
-from .statistics import wilson
+from .statistics import difference, two_way_interval, wilson
 
 SCHEMA = 1
 
 Kind = Literal["floor", "planner", "ceiling"]
 KINDS: tuple[Kind, ...] = ("floor", "planner", "ceiling")
+AVERAGED = ("plan_ms_mean", "energy_held", "plan_error_cm", "phantoms", "clear_moderate", "clear_strict")
+"""Fields of a pooled row that are the mean of its rows'."""
 PLANNED = ("env", "obs", "planner", "kind", "energy", "samples", "iterations", "horizon")
 """What makes a planner in a table, whatever its seeds and its model."""
 
@@ -33,8 +36,11 @@ class Row:
     `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
     counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged;
     `energy_held` is the median energy of plans made while the goal held, where all are searched; `plan_error_cm` and
-    `phantoms` are as in `Foresight`. A row pooled over planner seeds has `seed=None` and lists them in `seeds`. `model`
-    tells models apart where there are several.
+    `phantoms` are as in `Foresight`; `clear_moderate` and `clear_strict` are fractions by the rules of
+    evaluation/clear.py. `statuses` counts the plans of each `Status`. `outcomes` has a list a name, such as `success`,
+    `reached` and `final_cm`, of one value a goal, in the manifest's order, so that rows can be paired afterwards.
+    `error` says why a row that has no episodes could not be measured. A row pooled over planner seeds has `seed=None`
+    and lists them in `seeds`; `pooled` are the rows it was made of. `model` tells models apart where there are several.
     """
 
     env: str
@@ -68,8 +74,14 @@ class Row:
     energy_held: float | None = None
     plan_error_cm: float | None = None
     phantoms: float | None = None
+    clear_moderate: float | None = None
+    clear_strict: float | None = None
+    statuses: dict[str, int] | None = None
     model: str | None = None
     note: str | None = None
+    outcomes: dict[str, list[Any]] | None = None
+    error: str | None = None
+    pooled: tuple[Row, ...] = ()
 
     @property
     def plan_ms(self) -> float | None:
@@ -90,19 +102,27 @@ class Row:
         evaluations: int = 0,
         final_distance_cm: ArrayLike | None = None,
         drops: ArrayLike | None = None,
+        outcomes: Mapping[str, ArrayLike] | None = None,
         **labels: Any,
     ) -> Row:
         """Summarise per-episode arrays: `success`, `reached`, `drops` (E,) bool, `final_distance_cm` (E,) centimetres
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
-        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, model and note.
+        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, model
+        and note; `outcomes` further lists of one value an episode, which are kept beside those above; the share of
+        `clear_moderate` and `clear_strict` among them is a field too.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)
         if held.ndim != 1 or held.size == 0 or held.shape != seen.shape:
             raise ValueError(f"success and reached must be (E,) with E > 0, got {held.shape} and {seen.shape}")
         successes = int(held.sum())
+        given = {"success": held, "reached": seen, "final_cm": final_distance_cm, "dropped": drops, **(outcomes or {})}
+        kept = {name: _outcomes(value) for name, value in given.items() if value is not None}
+        if any(len(values) != held.size for values in kept.values()):
+            raise ValueError(f"outcomes must be of {held.size} episodes each")
+        rules = {name: float(np.mean(kept[name])) for name in ("clear_moderate", "clear_strict") if name in kept}
         return cls(
             env=env,
             obs=obs,
@@ -116,10 +136,20 @@ class Row:
             **plan_times(plan_ms),
             evaluations=evaluations,
             seeds=(seed,),
-            final_distance_cm=_finite_median(final_distance_cm),
+            final_distance_cm=None if final_distance_cm is None else _median_distance(final_distance_cm),
             drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
+            outcomes=kept,
+            **rules,
             **labels,
         )
+
+    @classmethod
+    def failed(cls, error: str, *, env: str, obs: str, planner: str, seed: int, kind: Kind, **labels: Any) -> Row:
+        """The row of a planner that could not be measured, which says why."""
+        nothing = {"episodes": 0, "successes": 0, "success": 0.0, "wilson": (0.0, 1.0), "reached": 0.0}
+        times = {"plan_ms_p50": None, "plan_ms_p95": None, "evaluations": 0}
+        told = {"env": env, "obs": obs, "planner": planner, "seed": seed, "seeds": (seed,), "kind": kind}
+        return cls(**nothing, **times, **told, error=error, **labels)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Row:
@@ -131,13 +161,21 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values. The keys up to `evaluations` are always there; the optional ones when set."""
         optional = {f.name for f in fields(self) if f.default is None}
-        return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
+        values = asdict(replace(self, pooled=()))
+        del values["pooled"]
+        return {key: value for key, value in values.items() if key not in optional or value is not None}
 
 
-def _finite_median(values: ArrayLike | None) -> float | None:
-    """None where most are infinite, which JSON has no word for."""
-    median = np.inf if values is None else float(np.median(np.asarray(values)))
-    return median if np.isfinite(median) else None
+def _median_distance(values: ArrayLike) -> float | None:
+    """The median, with what is not finite further off than all else; None where that is the median."""
+    middle = float(np.median(np.nan_to_num(np.asarray(values, float), nan=np.inf, posinf=np.inf)))
+    return middle if math.isfinite(middle) else None
+
+
+def _outcomes(values: ArrayLike) -> list[Any]:
+    """One JSON value an episode: what is not finite is None."""
+    listed = np.ravel(values).tolist()
+    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in listed]
 
 
 def plan_times(plan_ms: ArrayLike) -> dict[str, Any]:
@@ -182,19 +220,66 @@ TRAINING_SEED = "seed "
 
 def pool(rows: Iterable[Row]) -> list[Row]:
     """Pool the seeds of each planner into one row, in order of first appearance; and of models that differ in their
-    training seed, a further row for all of them.
+    training seed, a further row for all of them. Rows that failed stay as they are.
 
-    Successes add up and the interval is Wilson's on the sum: it speaks of the planner's luck on these goals, and is
-    narrower than one for unseen goals would be, for all seeds share the goals. Of the plan times only percentiles are
-    known here: the median of the p50, and the worst p95 and p99.
+    Successes add up, and the interval speaks of new seeds on new goals (`two_way_interval`): all seeds share the goals,
+    so they are not as many trials as there are episodes. Of the plan times only percentiles are known here: the median
+    of the p50, and the worst p95 and p99.
     """
     pooled = []
     for models in _groups(rows, PLANNED).values():
         each = _groups(models, (*PLANNED, "model")).values()
-        pooled += [_pooled(group) for group in each]
-        if len(each) > 1 and all((row.model or "").startswith(TRAINING_SEED) for row in models):
-            pooled.append(replace(_pooled(models), model=f"all {len(each)}"))
+        for group in each:
+            measured = [row for row in group if row.error is None]
+            pooled += [_pooled(measured)] if measured else []
+            pooled += [row for row in group if row.error is not None]
+        measured = [row for row in models if row.error is None]
+        several = len(_groups(measured, ("model",))) > 1
+        if several and all((row.model or "").startswith(TRAINING_SEED) for row in measured):
+            pooled.append(replace(_pooled(measured), model=f"all {len(_groups(measured, ('model',)))}"))
     return pooled
+
+
+def trials(row: Row) -> np.ndarray | None:
+    """Success (S, G) of a row on each goal, by seed, or by model where it is pooled of several: mean over the planner
+    seeds of each. None where outcomes were not kept, or seeds met different goals."""
+    rows = row.pooled or (row,)
+    groups = _groups(rows, ("model",)).values()
+    units = list(groups) if len(groups) > 1 else [[one] for one in rows]
+    kept = [[one.outcomes["success"] for one in unit if one.outcomes] for unit in units]
+    lengths = {len(success) for unit in kept for success in unit}
+    if len(lengths) != 1 or any(len(unit) != len(of) for unit, of in zip(kept, units, strict=True)):
+        return None
+    return np.stack([np.mean(unit, axis=0) for unit in kept])
+
+
+def beside_best(rows: Sequence[Row]) -> list[str]:
+    """How much each row's success is from that of the best planner of its task, on the goals that both met, and the
+    p-value of no difference (`difference`); a dash where that cannot be said."""
+    found = []
+    for row in rows:
+        others = [one for one in rows if (one.env, one.obs) == (row.env, row.obs)]
+        planners = [one for one in others if one.kind == "planner" and one.error is None]
+        best = max(planners, key=lambda one: (one.success, one.episodes), default=None)
+        if best is None or row.error is not None:
+            found.append("-")
+        elif row is best:
+            found.append("best")
+        else:
+            found.append(_beside(row, best))
+    return found
+
+
+def _beside(row: Row, best: Row) -> str:
+    own, its = trials(row), trials(best)
+    if own is None or its is None:
+        return "-"
+    few = min(own.shape[1], its.shape[1])  # a ceiling may be of the first goals only
+    apart = difference(own[:, :few], its[:, :few])
+    if apart is None:
+        return "-"
+    chance = "p<0.001" if apart.p_value < 0.001 else f"p={apart.p_value:.2g}"
+    return f"{100 * apart.mean:+.1f}, {chance}"
 
 
 def _groups(rows: Iterable[Row], names: Sequence[str]) -> dict[tuple[object, ...], list[Row]]:
@@ -243,24 +328,46 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
             ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
             ("steps in box", "violations", lambda row: _text(row.violations)),
+            ("CLEAR moderate %", "clear_moderate", lambda row: _percent(row.clear_moderate)),
+            ("CLEAR strict %", "clear_strict", lambda row: _percent(row.clear_strict)),
         )
         if any(getattr(row, attribute) is not None for row in rows)
     }
+    beside = beside_best(rows)
+    if all(text in ("-", "best") for text in beside):
+        beside = []
     header = [*varying, "planner", "success % [95 %]", "reached %", "plan ms p50 / p95", "evaluations", "episodes"]
+    header += ["beside the best"] * bool(beside)
     body = [
         [
             *(_text(getattr(row, name)) for name in varying),
             row.planner if row.kind == "planner" else f"{row.planner} ({row.kind})",
-            f"{percent(row.success)} [{percent(row.wilson[0])}, {percent(row.wilson[1])}]",
-            percent(row.reached),
+            "failed" if row.error is not None else f"{percent(row.success)} {interval(row)}",
+            "-" if row.error is not None else percent(row.reached),
             _times(row),
             f"{row.evaluations:,}" if row.evaluations else "-",
             _episodes(row),
+            *beside[index : index + 1],
             *(text(row) for text in extra.values()),
         ]
-        for row in rows
+        for index, row in enumerate(rows)
     ]
     return [[*header, *extra], *body]
+
+
+def interval(row: Row) -> str:
+    """The 95 % interval as tables have it."""
+    return f"[{percent(row.wilson[0])}, {percent(row.wilson[1])}]"
+
+
+def failures(rows: Iterable[Row]) -> list[str]:
+    """A line for each row that could not be measured, with the reason."""
+    lines = []
+    for row in rows:
+        if row.error is not None:
+            of = "".join(f", {name} {value}" for name, value in (("model", row.model), ("seed", row.seed)) if value)
+            lines.append(f"{row.planner}{of}: {row.error}")
+    return lines
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
@@ -271,6 +378,10 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 def percent(fraction: float) -> str:
     """0.964 -> "96.4", and "100" only for exactly 1."""
     return "100" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}"
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else percent(fraction)
 
 
 def _number(value: float | None) -> str:
@@ -303,12 +414,13 @@ def _pooled(rows: list[Row]) -> Row:
     p95 = _known(rows, "plan_ms_p95")
     distances = _known(rows, "final_distance_cm")
     p99 = _known(rows, "plan_ms_p99")
-    return replace(
+    whole = replace(
         rows[0],
         episodes=episodes,
         successes=successes,
         success=successes / episodes,
-        wilson=wilson(successes, episodes),
+        outcomes=None,
+        pooled=tuple(rows),
         reached=float(np.average([row.reached for row in rows], weights=weights)),
         seed=None,
         seeds=tuple(seed for row in rows for seed in row.seeds),
@@ -316,11 +428,32 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p95=max(p95, default=None),
         evaluations=round(np.average([row.evaluations for row in rows], weights=weights)),
         final_distance_cm=float(np.median(distances)) if distances else None,
-        **{name: _average(rows, name) for name in ("plan_ms_mean", "energy_held", "plan_error_cm", "phantoms")},
+        **{name: _average(rows, name) for name in AVERAGED},
         plan_ms_p99=max(p99, default=None),
         by_task=_mean_by_task(rows, weights),
+        statuses=_add(rows),
         **{name: _total(rows, name) for name in ("drops", "diverged", "plans", "misses", "violations")},
     )
+    return replace(whole, wilson=_interval(whole))
+
+
+def _interval(row: Row) -> tuple[float, float]:
+    """The interval of a pooled row. Of rows that kept no outcomes, the widest that their rates allow: each goal ends
+    alike for all seeds but for what makes these differ."""
+    of_goals = trials(row)
+    if of_goals is not None:
+        return two_way_interval(of_goals)
+    groups = list(_groups(row.pooled, ("model",)).values())
+    units = groups if len(groups) > 1 else [[one] for one in row.pooled]
+    goals = max(one.episodes for one in row.pooled)
+    rates = np.array([sum(one.successes for one in unit) / sum(one.episodes for one in unit) for unit in units])
+    return two_way_interval(np.arange(goals) < np.round(goals * rates)[:, None])
+
+
+def _add(rows: Sequence[Row]) -> dict[str, int] | None:
+    known: list[dict[str, int]] = _known(rows, "statuses")
+    names = dict.fromkeys(name for statuses in known for name in statuses)
+    return {name: sum(statuses.get(name, 0) for statuses in known) for name in names} if known else None
 
 
 def _average(rows: Sequence[Row], name: str) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb, sqrt
+from math import comb, inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -25,12 +25,133 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate = successes / n
+    return _score_interval(successes / n, n, NormalDist().inv_cdf((1 + confidence) / 2))
+
+
+def _score_interval(rate: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval around a rate of `n` trials, which need not be a whole number, and quantile `z`."""
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # At the ends the formula gives exactly 0 and 1; rounding must not say otherwise.
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+    return (0.0 if rate == 0 else max(centre - half, 0.0)), (1.0 if rate == 1 else min(centre + half, 1.0))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a mean over seeds and goals is from that of all seeds and goals: its variance, and the degrees of freedom
+    of that estimate."""
+
+    variance: float
+    freedom: float
+
+    def quantile(self, confidence: float) -> float:
+        return student_quantile((1 + confidence) / 2, self.freedom)
+
+
+def two_way_spread(values: ArrayLike) -> Spread:
+    """The variance of the mean of values (S, G), of S > 1 seeds on the same G > 1 goals, both drawn at random.
+
+    A goal that is hard is hard for every seed, and a seed that is bad is bad on every goal, so S G values are not S G
+    trials. The two-way random-effects model takes mean squares of seeds, goals and what is left; degrees of freedom are
+    those of Hillis ("A comparison of denominator degrees of freedom methods for multiple observer ROC analysis",
+    Statistics in Medicine 26, 2007), where readers are what seeds are here, and cases what goals are.
+
+    Raises ValueError for values that are not (S, G) with S > 1 and G > 1.
+    """
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 2 or min(x.shape) < 2:
+        raise ValueError(f"values must be (S, G) of two seeds and two goals or more, got {x.shape}")
+    seeds, goals = x.shape
+    by_seed, by_goal = x.mean(1), x.mean(0)
+    rest = x - by_seed[:, None] - by_goal + x.mean()
+    of_seeds, of_goals = goals * by_seed.var(ddof=1), seeds * by_goal.var(ddof=1)
+    of_rest = (rest**2).sum() / ((seeds - 1) * (goals - 1))
+    total = of_seeds + max(of_goals - of_rest, 0.0)
+    freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds > 0 else inf
+    return Spread(float(total / x.size), float(freedom))
+
+
+def two_way_interval(success: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval (lo, hi) of a success rate over seeds and goals, of success (S, G) of S seeds on the same G goals.
+
+    It speaks of new seeds on new goals. Wilson's interval, with the number of independent trials that has the variance
+    of `two_way_spread`, and Student's quantile of its degrees of freedom: the modified Wilson interval of surveys,
+    which keeps its coverage near 1 (Dean & Pagano, "Evaluating confidence interval methods for binomial proportions in
+    clustered surveys", Journal of Survey Statistics and Methodology 3, 2015). With one seed, and where every trial
+    ended alike, it is Wilson's over the goals.
+
+    Raises ValueError for success that is not (S, G), or holds no goal.
+    """
+    x = np.asarray(success, dtype=float)
+    if x.ndim != 2 or x.size == 0:
+        raise ValueError(f"success must be (S, G), got {x.shape}")
+    seeds, goals = x.shape
+    rate = float(x.mean())
+    normal = NormalDist().inv_cdf((1 + confidence) / 2)
+    if min(seeds, goals) == 1 or rate in (0.0, 1.0):
+        return _score_interval(rate, goals, normal)
+    spread = two_way_spread(x)
+    least = rate * (1 - rate) / x.size  # that of independent trials
+    return _score_interval(rate, rate * (1 - rate) / max(spread.variance, least), spread.quantile(confidence))
+
+
+def student_quantile(probability: float, freedom: float) -> float:
+    """The quantile of Student's t distribution for a probability of at least 1/2; `freedom` need not be whole.
+
+    With t = sqrt(freedom) tan(a), the density over the angle a is that of cos(a) to the power of freedom - 1.
+    """
+    if freedom > 1000:
+        return NormalDist().inv_cdf(probability)
+    return sqrt(freedom) * float(np.tan(np.interp(2 * probability - 1, _angle_shares(freedom), _ANGLES)))
+
+
+_ANGLES = np.linspace(0, np.pi / 2, 4097)
+
+
+def _angle_shares(freedom: float) -> np.ndarray:
+    """The share of the half distribution up to each of `_ANGLES`."""
+    density = np.cos(_ANGLES) ** (freedom - 1)
+    share = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
+    return share / share[-1]
+
+
+def student_p_value(t: float, freedom: float) -> float:
+    """The two-sided p-value of Student's t."""
+    if freedom > 1000:
+        return 2 * (1 - NormalDist().cdf(abs(t)))
+    return 1 - float(np.interp(np.arctan(abs(t) / sqrt(freedom)), _ANGLES, _angle_shares(freedom)))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much the success rate of one planner is above another's on the same goals, and the two-sided p-value of there
+    being no difference."""
+
+    mean: float
+    p_value: float
+
+
+def difference(first: ArrayLike, second: ArrayLike) -> Difference | None:
+    """Compares success (S, G) of two planners, whose goals are the same, and whose seeds are where both have several.
+
+    With one seed each, by McNemar's exact test over goals; otherwise by the t-test of the differences' mean, seeds and
+    goals at random (`two_way_spread`). None where seeds cannot be paired: both have several, and not equally many.
+    The p-value is of this comparison alone: of many, some are small by chance.
+
+    Raises ValueError when either is not (S, G), or their goals are not as many.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"success must be (S, G) of the same goals, got {a.shape} and {b.shape}")
+    if len(a) != len(b) and min(len(a), len(b)) > 1:
+        return None
+    apart = a - b
+    mean = float(apart.mean())
+    if len(apart) == 1:
+        return Difference(mean, compare_paired(a[0] > 0.5, b[0] > 0.5).p_value)
+    if apart.shape[1] == 1 or (spread := two_way_spread(apart)).variance == 0:  # no seed differs from another
+        return Difference(mean, compare_paired(a[0] > 0.5, b[0] > 0.5).p_value)
+    return Difference(mean, student_p_value(mean / sqrt(spread.variance), spread.freedom))
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,12 @@ class ActionPrior(nn.Module):
         time = torch.rand(len(end), 1, generator=generator, device=end.device)
         return self._misses(start, end, time, z, now, goal).mean()
 
-    def sample(self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6) -> Tensor:
-        """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps."""
-        x = TEMPERATURE * noise.flatten(1)
+    def sample(
+        self, z: Tensor, now: Tensor, goal: Tensor, noise: Tensor, steps: int = 6, temperature: float = TEMPERATURE
+    ) -> Tensor:
+        """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps, from
+        noise of the deviation `temperature`."""
+        x = temperature * noise.flatten(1)
         with products(self.precision, z.device):
             for step in range(steps):
                 time = x.new_full((len(x), 1), step / steps)
