@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import at_least, check_obs, check_transformer, run_folder, setup_device, told_next, write_config
+from .common import at_least, check_obs, check_transformer, flat, run_folder, setup_device, told_next, write_config
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..episodes import Recordings
     from ..models.checkpoint import Checkpoint
-    from ..models.world_model import Architecture
+    from ..models.world_model import Architecture, WorldModel
     from ..training.heads import Recorded
     from ..training.loop import Settings
     from ..training.objectives import Objective
@@ -52,48 +52,83 @@ def run(config: DictConfig) -> None:
 def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
     """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder. Where `world`
     names a world model, only what the config asks to be learned on top of it."""
+    from ..training.loop import CHECKPOINT
+
+    settings = training_settings(config)
+    if config.get("world") and config.get("init"):
+        raise UserError(
+            f"init={config.init}: a world model that stays as it is, world=…, has its weights; leave one out"
+        )
+    folder, recorded = out / CHECKPOINT, None
+    if config.get("world"):
+        recorded = _begin_on_top(config, data, out, device, resume)
+    else:
+        _train_world(
+            config, settings, data, out, device, resume
+        )  # returns before the next stage, which loads the data again
+    learn_on_top(config, data, folder, device, recorded)
+    return folder
+
+
+def _train_world(
+    config: DictConfig, settings: Settings, data: Recordings, out: Path, device: torch.device, resume: bool
+) -> None:
+    """Trains the world model itself."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
     from ..episodes.progress import progress_bar
     from ..evaluation.plots import loss_curves
+    from ..models.checkpoint import Checkpoint
     from ..models.world_model import WorldModel
     from ..training.loop import CHECKPOINT, Trainer, read_log
+    from ..training.schedule import torch_seed
 
-    settings = training_settings(config)
-    if config.get("world"):
-        if not stages(config, data.length):
-            raise UserError(
-                f"world={config.world}: set what is to be learned on it: predictor, readout, prior or temporal.steps"
-            )
-        recorded = None
-        if not (resume and (out / CHECKPOINT).exists()):
-            taken, recorded = take_world(config, data, device)
-            write_config(config, out)
-            taken.save(out / CHECKPOINT)
-        learn_on_top(config, data, out / CHECKPOINT, device, recorded)
-        return out / CHECKPOINT
     if config.predictor.steps:
         raise UserError(
             f"predictor.steps={config.predictor.steps}: needs world=CHECKPOINT, on whose embeddings it learns"
         )
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(torch_seed(settings.seed))
         model = WorldModel(architecture(config, data))
-    stages(config, data.length)
+    init = None
+    if config.get("init"):
+        init = Checkpoint.load(Path(config.init))
+        _start_from(init, model)
+    asked = stages(config, data.length)
     identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
     identity |= {f"model.{k}": v for k, v in as_dict(config.model).items()}
     identity |= {f"objective.{k}": v for k, v in as_dict(config.objective).items()}
+    if init is not None:
+        identity["init"] = init.sha256
     tracked = tracked_columns(data)
-    asked = {"grounding": config.grounding, **{f"{name}.steps": config[name].steps for name in ("readout", "prior")}}
-    for key, value in asked.items():
+    positions = {
+        "grounding": config.grounding,
+        **{f"{name}.steps": config[name].steps for name in ("readout", "prior")},
+    }
+    for key, value in positions.items():
         if value and model.readout is None:
             raise UserError(
                 f"{key}={value}: reads where things are, and not the same is tracked in {' and '.join(data.envs)}; "
                 "leave it 0"
             )
-    trainer = Trainer(model, objective(config), data, config.obs, tracked, settings, out, device, identity, resume)
+    trainer = Trainer(
+        model,
+        objective(config),
+        data,
+        config.obs,
+        tracked,
+        settings,
+        out,
+        device,
+        identity,
+        resume,
+        started=init is not None,
+        tolerance=tolerance(data),
+    )
+    if trainer.step == settings.steps:
+        require_same_stages(Checkpoint.load(out / CHECKPOINT).about, asked)
     write_config(config, out)
     if resume:
         print(f"resumed {out} at step {trainer.step}")
@@ -117,31 +152,150 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
                 trainer.save()
                 raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
-    learn_on_top(config, data, out / CHECKPOINT, device)
-    return out / CHECKPOINT
 
 
-def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tuple[Checkpoint, Recorded]:
-    """The world model of the checkpoint that `world` names, weights and metric as they are, less what was learned on
+def _start_from(init: Checkpoint, model: WorldModel) -> None:
+    """Gives a model the weights of a checkpoint, its normaliser too; only readings, which have a closed form, are not
+    taken.
+
+    Raises:
+        UserError: naming what is of another shape.
+    """
+    held, wanted = init.model.architecture, model.architecture
+    differ = [
+        (f"model.{key}", value, model_group(held)[key])
+        for key, value in model_group(wanted).items()
+        if value != model_group(held)[key]
+    ]
+    differ += [
+        (key, getattr(wanted, key), getattr(held, key))
+        for key in ("observations", "action_size")
+        if getattr(wanted, key) != getattr(held, key)
+    ]
+    for key, value, other in differ:
+        raise UserError(f"{key}={value}: the checkpoint to start from has {key}={other}")
+    weights = init.model.state_dict().items()
+    model.load_state_dict({key: value for key, value in weights if not key.startswith("readout.")}, strict=False)
+
+
+def model_group(architecture: Architecture) -> dict[str, Any]:
+    """The config's model group that gives an architecture."""
+    a = architecture
+    return {
+        "chunk": a.chunk,
+        "latent": a.latent,
+        "features": a.features,
+        "predictor": a.predictor,
+        **{f"predictor_{key}": value for key, value in a.predictor_settings.items()},
+        "members": a.members,
+        "encoder_width": next((settings["width"] for settings in a.encoder_settings.values() if settings), 0),
+    }
+
+
+def _begin_on_top(
+    config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool
+) -> Recorded | None:
+    """Puts the world model that `world` names into `out`, or makes sure that it was, and writes the config, with the
+    model as it is. Returns `data` as it sees that, where it is known.
+
+    Raises:
+        UserError: see `take_world`; where nothing is to be learned, or where it was begun with other settings.
+    """
+    from ..models.checkpoint import CONFIG, Checkpoint
+    from ..training.loop import CHECKPOINT, SNAPSHOT
+    from ..training.snapshot import ResumeError, require_same
+
+    asked = stages(config, data.length)
+    if not asked:
+        raise UserError(
+            f"world={config.world}: set what is to be learned on it: predictor, readout, prior or temporal.steps"
+        )
+    folder, recorded = out / CHECKPOINT, None
+    world = Checkpoint.load(Path(config.world), device)
+    begun: dict[str, Any] = {
+        "world": world.sha256,
+        "data": data.sha256,
+        "seed": config.seed,
+        "precision": config.precision,
+    }
+    begun["readout.width"] = config.readout.width if config.readout.steps else 0
+    begun["predictor.steps"] = config.predictor.steps
+    if config.predictor.steps:
+        keys = ("predictor", "predictor_width", "predictor_depth")
+        begun |= {f"model.{key}": config.model[key] for key in keys}
+    if resume and (folder / CONFIG).exists():
+        held = Checkpoint.load(folder, device)
+        if (out / SNAPSHOT).exists():
+            raise ResumeError(
+                f"world={config.world}: the training in {out} was begun without one; leave it out to resume"
+            )
+        if "on_top" in held.about:  # 0.1.0 wrote none
+            require_same(held.about["on_top"], begun)
+        require_same_stages(held.about, asked, predictor_stays=not config.predictor.steps)
+    else:
+        held, recorded = take_world(config, world, data, device)
+        held = replace(held, about={**held.about, "on_top": begun})
+        held.save(folder)
+    _write_config_on_top(config, held, out)
+    return recorded
+
+
+def _write_config_on_top(config: DictConfig, held: Checkpoint, out: Path) -> None:
+    """Writes a config whose model, and whose training as far as it is told, are those of the world model."""
+    from omegaconf import OmegaConf
+
+    told = {key: value for key, value in held.about.get("settings", {}).items() if key in flat(as_dict(config))}
+    told |= {f"model.{key}": value for key, value in model_group(held.model.architecture).items()}
+    told |= {"steps": held.about["steps"]} if "steps" in held.about else {}
+    of_world = OmegaConf.create(as_dict(config))
+    for key, value in told.items():
+        if key not in ("seed", "precision", "readout.width", "obs"):
+            OmegaConf.update(of_world, key, value)
+    write_config(of_world, out)
+
+
+def require_same_stages(about: Mapping[str, Any], asked: Sequence[Stage], predictor_stays: bool = False) -> None:
+    """Makes sure that what was learned on top, of which a checkpoint's `about` tells, was learned as it is asked for.
+
+    Raises:
+        ResumeError: naming the key and both values.
+    """
+    from ..models.checkpoint import HEADS
+    from ..training.snapshot import require_same
+
+    settings = {stage.name: asdict(stage.settings) for stage in asked}
+    for name in HEADS:
+        if f"{name}_steps" not in about or (name == "predictor" and predictor_stays):
+            continue
+        begun = about.get("stages", {}).get(name) or {"steps": about[f"{name}_steps"]}  # 0.1.0 told no more
+        now = {key: value for key, value in settings.get(name, {"steps": 0}).items() if key in begun}
+        require_same(
+            {f"{name}.{key}": value for key, value in begun.items()}, {f"{name}.{k}": v for k, v in now.items()}
+        )
+
+
+def take_world(
+    config: DictConfig, taken: Checkpoint, data: Recordings, device: torch.device
+) -> tuple[Checkpoint, Recorded]:
+    """The world model of the checkpoint `taken`, weights and metric as they are, less what was learned on
     top; its readout is a new one, the closed form fitted to `data`, and so is a predictor that is to be learned. And
     `data`, as it sees that.
 
     Raises:
-        UserError: for a checkpoint that is none, or of another environment, observation or chunk; for a predictor of
-            several members.
+        UserError: for a checkpoint of another environment, observation or chunk; for a predictor of several members.
     """
     import torch
 
-    from ..models.checkpoint import HEADS, Checkpoint
+    from ..models.checkpoint import HEADS
     from ..models.world_model import WorldModel
     from ..training.heads import Recorded
+    from ..training.schedule import torch_seed
 
-    taken = Checkpoint.load(Path(config.world), device)
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
     wanted, held = architecture(config, data), taken.model.architecture
     new: tuple[str, ...] = ("readout.",)
-    on_top = {f"{head}_steps" for head in HEADS}
+    on_top = {"stages", *(f"{head}_steps" for head in HEADS)}
     if config.predictor.steps:
         if wanted.members > 1:
             raise UserError(f"model.members={wanted.members}: predictor.steps learns one; set model.members=1")
@@ -152,7 +306,7 @@ def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tu
     else:
         on_top.remove("predictor_steps")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(torch_seed(config.seed))
         model = WorldModel(replace(held, readout=wanted.readout, readout_width=wanted.readout_width)).to(device)
     weights = {key: value for key, value in taken.model.state_dict().items() if not key.startswith(new)}
     model.load_state_dict(weights, strict=False)
@@ -172,6 +326,7 @@ def learn_on_top(
     from ..episodes.progress import progress_bar
     from ..models.checkpoint import Checkpoint
     from ..training.heads import Recorded
+    from ..training.schedule import TrainingError
 
     checkpoint = Checkpoint.load(folder, device)
     missing = [stage for stage in stages(config, data.length) if f"{stage.name}_steps" not in checkpoint.about]
@@ -181,9 +336,14 @@ def learn_on_top(
         recorded = recorded or Recorded.embed(checkpoint.model, data, tracked_columns(data))
         for name, settings, train_stage in missing:
             with progress_bar(f"train {name}", settings.steps, "steps") as advance:
-                learned = train_stage(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
+                try:
+                    learned = train_stage(checkpoint.model, recorded, settings, config.seed, config.precision, advance)
+                except TrainingError as error:
+                    raise TrainingError(f"{name}.{error}") from None
             added = {} if learned is None else {name: learned}  # predictor and readout are its own
-            checkpoint = replace(checkpoint, about={**checkpoint.about, f"{name}_steps": settings.steps}, **added)
+            told = {"stages": {**checkpoint.about.get("stages", {}), name: asdict(settings)}}
+            about = {**checkpoint.about, f"{name}_steps": settings.steps, **told}
+            checkpoint = replace(checkpoint, about=about, **added)
             checkpoint.save(folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
@@ -335,6 +495,13 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
     return tracked
+
+
+def tolerance(data: Recordings) -> float | None:
+    """The smallest at which a goal counts as reached, metres, of the environments that were recorded; None where a
+    recording does not say."""
+    told = [getattr(part.manifest, "tolerance", None) for part in data.parts]
+    return None if None in told else min(told)
 
 
 def _latest(runs: Path) -> Path:

@@ -1,9 +1,15 @@
-"""Checkpoints: a folder with `model.safetensors` and `config.json`. Loading one runs no code but ours."""
+"""Checkpoints: a folder with `model.safetensors` and `config.json`. Loading one runs no code but ours.
+
+`config.json` is what makes a checkpoint: it holds the hash of each file of weights, and a save writes these beside
+their places first, then `config.json`, and then moves them. Whenever that stops, there is one checkpoint, whole: the
+one before or the new one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,8 +17,8 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import write_atomic, write_json
@@ -62,21 +68,42 @@ class Checkpoint:
     temporal: TemporalDistance | None = None
 
     def save(self, folder: Path) -> Path:
-        write_atomic(folder / WEIGHTS, _weights(self.model))
-        if self.prior is not None:
-            write_atomic(folder / PRIOR, _weights(self.prior))
-        if self.temporal is not None:
-            write_atomic(folder / TEMPORAL, _weights(self.temporal))
-        write_json(folder / CONFIG, {"format": FORMAT, "forearm": __version__, **self._config})
+        """Writes it to `folder`, in place of the checkpoint there, if there is one.
+
+        Raises:
+            CheckpointError: naming a tensor that is not finite; nothing is written.
+        """
+        modules = self._modules
+        for name, module in modules.items():
+            if bad := not_finite(module.state_dict()):
+                raise CheckpointError(f"{folder / name}: {bad} is not finite; nothing was written")
+        weights = {name: _weights(module) for name, module in modules.items()}
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in weights.items()}
+        _settle(folder)
+        for name, data in weights.items():
+            write_atomic(_beside(folder / name), data)
+        write_json(folder / CONFIG, {"format": FORMAT, "forearm": __version__, **self._config, "sha256": hashes})
+        for name in (WEIGHTS, PRIOR, TEMPORAL):
+            if name in weights:
+                os.replace(_beside(folder / name), folder / name)
+            else:
+                for place in (folder / name, _beside(folder / name)):
+                    place.unlink(missing_ok=True)
         return folder
 
     @property
     def sha256(self) -> str:
         """Over every weight and all that is told of them: two checkpoints with the same one plan alike."""
         digest = hashlib.sha256(json.dumps(self._config, sort_keys=True).encode())
-        for module in (self.model, self.prior, self.temporal):
-            digest.update(b"" if module is None else _weights(module))
+        for module in self._modules.values():
+            digest.update(_weights(module))
         return digest.hexdigest()
+
+    @property
+    def _modules(self) -> dict[str, nn.Module]:
+        """What it has weights of, by the name of their file."""
+        modules = {WEIGHTS: self.model, PRIOR: self.prior, TEMPORAL: self.temporal}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def told(self) -> str:
         """How it was trained, in a line."""
@@ -128,15 +155,13 @@ class Checkpoint:
                 prior,
                 temporal,
             )
+            hashes = dict(config.get("sha256", {}))  # 0.1.0 wrote none
         except CheckpointError as error:
             raise CheckpointError(f"{folder / CONFIG}: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{folder / CONFIG}: not a checkpoint's configuration ({error!r})") from None
-        _load(model, folder / WEIGHTS, device)
-        if prior is not None:
-            _load(prior, folder / PRIOR, device)
-        if temporal is not None:
-            _load(temporal, folder / TEMPORAL, device)
+        for name, module in checkpoint._modules.items():
+            _load(module, folder / name, hashes.get(name), device)
         return checkpoint
 
     def require(self, env: str, obs: str, chunk: int | None = None) -> None:
@@ -157,18 +182,60 @@ def _weights(module: nn.Module) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
 
 
-def _load(module: nn.Module, path: Path, device: torch.device | str) -> None:
-    """Fills a module with the weights of a file and makes it ready to use.
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds a NaN or an infinity."""
+    return next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+
+
+def _beside(path: Path) -> Path:
+    """Where weights are until the config.json that knows them is there."""
+    return path.with_name(f"next-{path.name}")
+
+
+def _load(module: nn.Module, path: Path, sha256: str | None, device: torch.device | str) -> None:
+    """Fills a module with the weights of a file, or of the one that a stopped save left beside it, and makes it ready
+    to use. Where `sha256` is known, the file must have it.
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
     """
     try:
-        module.load_state_dict(load_file(path))
-    except (safetensors.SafetensorError, FileNotFoundError, RuntimeError) as error:
+        held = _read(path, sha256)
+        module.load_state_dict(load(held))
+    except (safetensors.SafetensorError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}: cannot be loaded ({reason})") from None
+    if bad := not_finite(module.state_dict()):
+        raise CheckpointError(f"{path}: {bad} is not finite; the training that wrote it had diverged")
     module.to(device).eval().requires_grad_(False)
+
+
+def _read(path: Path, sha256: str | None) -> bytes:
+    """What a file of weights holds.
+
+    Raises:
+        CheckpointError: where it is not what was saved.
+        OSError: where it cannot be read.
+    """
+    if sha256 is None:
+        return path.read_bytes()
+    for place in (path, _beside(path)):
+        if place.exists() and hashlib.sha256(held := place.read_bytes()).hexdigest() == sha256:
+            return held
+    fault = f"its sha256 is not {sha256[:12]}…, as {CONFIG} says: damaged, or another checkpoint's"
+    raise CheckpointError(f"{path}: cannot be loaded ({fault if path.exists() else 'there is no such file'})")
+
+
+def _settle(folder: Path) -> None:
+    """Moves the weights of a stopped save to their places, if their config.json is there already."""
+    try:
+        hashes = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        return  # none was saved here, or by a version that knew no such thing
+    for name, sha256 in hashes.items():
+        place = _beside(folder / name)
+        if place.exists() and hashlib.sha256(place.read_bytes()).hexdigest() == sha256:
+            os.replace(place, folder / name)
 
 
 def _architecture(config: Mapping[str, Any]) -> Architecture:

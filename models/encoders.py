@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .normalisers import deviation
+
 Shape = Sequence[int]
 
 
@@ -56,10 +58,10 @@ class VectorEncoder(nn.Module):
         )
         self.skip = nn.Linear(size, features, bias=False)
 
-    def fit(self, values: Tensor, floor: float = 1e-2) -> None:
-        """Takes mean and deviation from values (B, V). The floor keeps a part that never moves from blowing up."""
+    def fit(self, values: Tensor) -> None:
+        """Takes mean and deviation from values (B, V)."""
         self.mean.copy_(values.mean(0))
-        self.std.copy_(values.std(0).clamp_min(floor))
+        self.std.copy_(deviation(values))
 
     def forward(self, vector: Tensor) -> Tensor:
         x = ((vector - self.mean) / self.std).to(self.skip.weight.dtype)

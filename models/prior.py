@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .normalisers import spread
 from .precision import Precision, multiplying_in, products
 from .predictor import Block
 
@@ -75,7 +76,7 @@ class ActionPrior(nn.Module):
         self.mean.copy_(z.mean(0))
         self.std.copy_(z.std(0).clamp_min(1e-3))
         self.place.copy_(positions.mean(0))
-        self.reach.copy_(positions.std(0).clamp_min(1e-3))
+        self.reach.copy_(spread(positions))
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor, now: Tensor, goal: Tensor) -> Tensor:
         """Velocities (B, L A) at x (B, L A) and time (B, 1), 0 at noise and 1 at actions."""

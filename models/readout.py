@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .normalisers import spread
+
 FEATURES = 768
 
 
@@ -55,7 +57,7 @@ class Readout(nn.Module):
         gram = x.T @ x + ridge * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         self.solution.copy_(torch.linalg.solve(gram, x.T @ (positions - self.offset).double()))
         if self.correction is not None:
-            self.spread.copy_(positions.std(0).clamp_min(1e-3))
+            self.spread.copy_(spread(positions))
 
     def forward(self, z: Tensor) -> Tensor:
         x = self._normalised(z)

@@ -243,7 +243,7 @@ def test_validation_measures_centimetres(knows: float, verdict: str) -> None:
     rng = np.random.default_rng(0)
 
     held_out = pushed_windows(300, rng)
-    found = validate(model, pushed_windows(800, rng), held_out, torch.device("cpu"))
+    found = validate(model, pushed_windows(800, rng), held_out, torch.device("cpu"), tolerance=0.02)
     moved = 100 * np.linalg.norm(held_out["state"][:, -1] - held_out["state"][:, 0], axis=-1)
     assert found.still_cm == pytest.approx(float(np.median(moved[moved > 1])), rel=0.02)
     assert found.probe_cm < 0.2 and effective_rank(torch.from_numpy(held_out["state"]).flatten(0, 1)) > 2
@@ -485,7 +485,7 @@ def test_training_from_pixels_goes_on_exactly(pixel_run: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     "change",
     [
-        *("steps=200", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3"),
+        *("steps=5", "seed=6", "batch=16", "model.chunk=3", "model.latent=9", "horizon=3"),
         *("objective.weight=0.4", "grounding=0.1", "grounding_arm=0.1"),
     ],
 )

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models.normalisers import deviation
+
 
 class Grounding(nn.Module):
     """How badly numbers (…, P), such as tracked positions, are read off embeddings (…, D): squared errors (…, 1), in
@@ -24,7 +26,7 @@ class Grounding(nn.Module):
         super().__init__()
         numbers = torch.from_numpy(known).flatten(0, 1)
         self.register_buffer("mean", numbers.mean(0))
-        self.register_buffer("std", numbers.std(0).clamp_min(1e-3))
+        self.register_buffer("std", deviation(numbers))
         self.read = nn.Linear(latent, numbers.shape[-1])
         nn.init.zeros_(self.read.weight)
         nn.init.zeros_(self.read.bias)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..episodes import Recordings
+from ..models.checkpoint import not_finite
 from ..models.world_model import WorldModel
-from .schedule import warm_cosine
+from .schedule import diverged, torch_seed, warm_cosine
 
 WARMUP = 200
 
@@ -73,18 +74,24 @@ def fit(
     advance: Callable[[int], None],
 ) -> None:
     """Trains a head in place. `loss(step, noise)` gets a generator whose numbers are a function of seed and step;
-    `advance(steps)` is told of progress."""
+    `advance(steps)` is told of progress.
+
+    Raises:
+        TrainingError: where it ends in a loss or weights that are not finite.
+    """
     device = next(head.parameters()).device
     optimizer = torch.optim.AdamW(head.parameters(), learning_rate, weight_decay=1e-4, fused=True)
     noise = torch.Generator(device)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * warm_cosine(step, steps, WARMUP)
-        noise.manual_seed(seed * 1_000_003 + step)
+        noise.manual_seed(torch_seed(seed, step))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             value = loss(step, noise)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
         advance(1)
+        if step + 1 == steps and not_finite({"loss": value, **head.state_dict()}):
+            raise diverged(learning_rate, steps)
     head.eval().requires_grad_(False)

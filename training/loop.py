@@ -6,7 +6,6 @@ B windows a batch, H model steps of rollout, K environment steps in one model st
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 
 from ..episodes import Recordings, WindowSampler, evaluation_windows, windows
 from ..episodes.store import leftovers
-from ..errors import UserError
 from ..files import replacing
-from ..models.checkpoint import ENVS, Checkpoint
+from ..models.checkpoint import ENVS, Checkpoint, not_finite
 from ..models.metric import slow_metric
 from ..models.precision import PRECISIONS, use_bf16
 from ..models.world_model import WorldModel
@@ -28,16 +26,13 @@ from . import snapshot
 from .grounding import Grounding
 from .members import draw_lots, members_loss
 from .objectives import Objective
-from .schedule import check_least, warm_cosine
+from .schedule import TrainingError, check_least, diverged, torch_seed, warm_cosine
 from .validation import Validation, encode_windows, validate
-
-
-class TrainingError(UserError):
-    """Training diverged."""
-
 
 LOG, SNAPSHOT, CHECKPOINT = "log.jsonl", "snapshot.safetensors", "checkpoint"
 VALIDATION_WINDOWS = 800
+MAY_CHANGE = ("log_every", "validate_every", "save_every")
+"""Settings that do not shape what is learned."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +80,15 @@ class Settings:
 
 class Trainer:
     """One training run in the folder `out`. `run()` yields after each step; leaving it early loses at most what
-    `save()` would have kept.
+    `save()`, which may be called at any step, would have kept.
+
+    What is resumed may be given more `steps`: from there on the learning rate is what it would be, had they been that
+    many from the beginning. `lengthened` lists the steps (done, asked for before) at which that happened. Of a model
+    that is `started`, from the weights of another, the normaliser is kept too. `tolerance` is that of the environment,
+    metres, if known.
 
     Raises:
-        ResumeError: see `snapshot.load`.
+        ResumeError: see `snapshot.load`; or where it was begun with other settings; it names the key and both values.
     """
 
     def __init__(
@@ -103,6 +103,9 @@ class Trainer:
         device: torch.device,
         identity: Mapping[str, Any],
         resume: bool = False,
+        *,
+        started: bool = False,
+        tolerance: float | None = None,
     ) -> None:
         self.model, self.settings = model.to(device), settings
         self.data, self.obs, self.out, self.device = data, obs, out, device
@@ -111,7 +114,8 @@ class Trainer:
         self._tracked = {split: data.load_tracked(split, tracked) for split in ("train", "val")}
         self._held_out = data.load("val", [*parts, "action"])
         self._lots = draw_lots(model.members, len(self.columns["action"]), settings.seed).to(device)
-        if not resume:
+        self._tolerance = tolerance
+        if not resume and not started:
             vectors = {p: torch.from_numpy(c).flatten(0, 1) for p, c in self.columns.items() if p != "pixels"}
             model.fit_normaliser(vectors)
         objective.begin(model)
@@ -136,20 +140,23 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             learned, settings.learning_rate, (0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
-        self.identity = {**asdict(settings), **identity, "data": data.sha256}
+        shaping = {key: value for key, value in asdict(settings).items() if key not in MAY_CHANGE}
+        self.identity = {**shaping, **identity, "data": data.sha256}
         self.step = 0
+        self.lengthened: list[list[int]] = []
         self.validation: Validation | None = None
         self._bf16 = use_bf16(settings.precision, device, pays_on_cpu="pixels" in obs)
         self._noise = torch.Generator(device)
         self._log = out / LOG
         if resume:
-            self.step = snapshot.load(out / SNAPSHOT, self._modules, self.optimizer, self.identity)
+            self._resume(out / SNAPSHOT)
 
     def run(self, record: Callable[[dict[str, float]], None] = lambda line: None) -> Iterator[Validation | None]:
         """Trains to the end, yielding once a step the validation if there was one; `record` gets each log line.
 
         Raises:
-            TrainingError: when the loss is not finite any more.
+            TrainingError: when the loss, or what is to be saved, is not finite any more. What was saved before is
+                still there.
         """
         s = self.settings
         span = self.model.chunk * s.horizon
@@ -169,10 +176,7 @@ class Trainer:
             last = self.step == s.steps
             if self.step % s.log_every == 0 or last:
                 values = {key: float(value) for key, value in line.items()}
-                if not math.isfinite(values["loss"]):
-                    raise TrainingError(
-                        f"learning_rate={s.learning_rate}: the loss diverged by step {self.step}; lower it"
-                    )
+                self._require_finite(loss=line["loss"])
                 self._write(record, {"step": self.step, **values})
             self.validation = None
             if self.step % s.validate_every == 0 or last:
@@ -183,21 +187,50 @@ class Trainer:
             yield self.validation
 
     def save(self) -> None:
-        """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former."""
+        """Writes the checkpoint, then the snapshot: if the latter is at some step, so is the former.
+
+        Raises:
+            TrainingError: where something of it is not finite; nothing is written.
+        """
         self._fit_readings()
+        tensors = snapshot.tensors_of(self._modules, self.optimizer)
+        self._require_finite(**tensors)
         size = self.model.architecture.action_size
         about = {
             "steps": self.step,
             "seed": self.settings.seed,
             "objective": type(self.objective).__name__,
             **self.data.about,
+            "settings": {key: value for key, value in self.identity.items() if key not in ("steps", "seed", "data")},
         }
+        if self.lengthened:
+            about["lengthened"] = self.lengthened
         env_config = dict(self.data.parts[0].manifest.env_config)
         bounds = (-1.0,) * size, (1.0,) * size
         Checkpoint(self.model, ENVS.join(self.data.envs), env_config, self.obs, *bounds, about).save(
             self.out / CHECKPOINT
         )
-        snapshot.save(self.out / SNAPSHOT, self._modules, self.optimizer, self.step, self.identity)
+        snapshot.save(self.out / SNAPSHOT, tensors, self.step, {**self.identity, "lengthened": self.lengthened})
+
+    def _resume(self, path: Path) -> None:
+        tensors, self.step, begun = snapshot.load(path)
+        steps, before = self.settings.steps, begun["steps"]
+        if steps < before:
+            raise snapshot.ResumeError(
+                f"steps={steps}: this training was begun with steps={before}; to resume, ask for as many or more"
+            )
+        snapshot.require_same(begun, {**self.identity, "steps": before})
+        snapshot.restore(path, tensors, self._modules, self.optimizer)
+        self.lengthened = begun.get("lengthened", [])  # 0.1.0 could not
+        if steps > before and self.step:
+            self.lengthened = [*self.lengthened, [self.step, before]]
+
+    def _require_finite(self, **tensors: Tensor) -> None:
+        if not_finite(tensors):
+            raise self._diverged()
+
+    def _diverged(self) -> TrainingError:
+        return diverged(self.settings.learning_rate, self.step)
 
     def _train_step(self, batch: dict[str, Tensor], lots: Tensor) -> dict[str, Tensor]:
         s = self.settings
@@ -221,7 +254,7 @@ class Trainer:
             loss = self._over_members(error, lots) + seen
             told["grounding_loss"] = (loss - prediction).detach()
         # A generator seeded by the step makes a resumed run draw what the unbroken one would have.
-        self._noise.manual_seed(s.seed * 1_000_003 + self.step)
+        self._noise.manual_seed(torch_seed(s.seed, self.step))
         penalty = self.objective.penalty(z, self._noise)
         loss = loss + self.objective.weight * penalty
         self.optimizer.zero_grad(set_to_none=True)
@@ -238,14 +271,23 @@ class Trainer:
 
     def _validate(self) -> Validation:
         train, held_out = self._cover("train"), self._cover("val")
-        return validate(self.model, train, held_out, self.device)
+        try:
+            found = validate(self.model, train, held_out, self.device, self._tolerance)
+        except torch.linalg.LinAlgError:
+            raise self._diverged() from None
+        self._require_finite(**{name: torch.tensor(value) for name, value in found.figures.items()})
+        return found
 
     def _fit_readings(self) -> None:
         """What is read off embeddings and has a closed form: the metric, and where the tracked points are."""
         self.model.eval()
         cover = self._cover("train")
         z = encode_windows(self.model, cover, self.device)
-        self.model.metric.copy_(slow_metric(z, self.settings.ridge))
+        self._require_finite(z=z)
+        try:
+            self.model.metric.copy_(slow_metric(z, self.settings.ridge))
+        except torch.linalg.LinAlgError:
+            raise self._diverged() from None
         if self.model.readout is not None:
             positions = torch.from_numpy(cover["tracked"]).flatten(0, 1)
             self.model.readout.fit(z.flatten(0, 1).to(self.device), positions.to(self.device))

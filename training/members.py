@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .schedule import torch_seed
+
 SHARE = 0.8
 """Of the episodes, what each member learns from by lot."""
 
@@ -17,7 +19,7 @@ def draw_lots(members: int, episodes: int, seed: int) -> Tensor:
 
     The bootstrap of Osband et al. (2016, arXiv:1602.04621), by whole episodes, whose windows tell much the same.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(torch_seed(seed))
     chance = torch.rand(episodes, members, generator=generator)
     return (chance < SHARE) | (chance == chance.amin(1, keepdim=True))
 

@@ -16,10 +16,11 @@ from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_ahead, fit
-from .schedule import check_least
+from .schedule import check_least, torch_seed
 
-MOVED, STILL = 0.02, 0.2
-"""Metres from which an object counts as moved, and the share of examples that are drawn whether it did or not."""
+MOVED, STILL = 0.2, 0.2
+"""From what share of their spread over the recording objects count as moved, and the share of examples that are drawn
+whether they did or not."""
 CANDIDATES = 4
 """Examples drawn for each that is learned from; those in which an object moves go first."""
 MEASURED = 20
@@ -60,6 +61,7 @@ class Hindsight:
     def __init__(self, z: Tensor, positions: Tensor, actions: Tensor, settings: PriorSettings, seed: int) -> None:
         self.z, self.positions, self.actions = z, positions, actions
         self.settings, self.seed = settings, seed
+        self._moved = MOVED * float(positions.flatten(0, 1).var(0).sum().sqrt())
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The examples of a training step, a function of the seed and the step alone."""
@@ -68,7 +70,7 @@ class Hindsight:
         count = CANDIDATES * s.batch
         episode, start, then = draw_ahead(rng, episodes, length, count, s.segment, s.ahead)
         moved = (self.positions[episode, then] - self.positions[episode, start]).norm(dim=-1).numpy()
-        order = np.lexsort((rng.random(count), moved < MOVED))[: s.batch]
+        order = np.lexsort((rng.random(count), moved < self._moved))[: s.batch]
         order = np.where(rng.random(s.batch) < STILL, rng.integers(count, size=s.batch), order)
         episode, start, then = episode[order], start[order], then[order]
         steps = start[:, None] + np.arange(s.segment)
@@ -101,7 +103,7 @@ def train_prior(
         z.shape[-1], positions.shape[-1], actions.shape[-1], settings.segment, settings.width, settings.depth
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(torch_seed(seed))
         prior = ActionPrior(architecture).to(device)
     prior.fit_normaliser(z.flatten(0, 1).to(device), positions.flatten(0, 1).to(device))
     examples = Hindsight(z, positions, actions, settings, seed)

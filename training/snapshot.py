@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,36 +15,42 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..files import write_atomic
+from ..models.checkpoint import not_finite
 
 
 class ResumeError(UserError):
     """There is nothing to resume, or it was begun with other settings."""
 
 
-def save(
-    path: Path,
-    modules: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    settings: Mapping[str, Any],
-) -> None:
-    """Writes modules, the optimiser's moments, the steps done and the settings. Batches and noise are functions of
-    seed and step, so no generator needs saving."""
+def require_same(begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """ResumeError, naming the key and both values, for the first of `settings` that a training was not begun with."""
+    for key, value in settings.items():
+        if begun.get(key) != value:
+            raise ResumeError(f"{key}={value}: this training was begun with {key}={begun.get(key)}; keep it to resume")
+
+
+def tensors_of(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that a snapshot keeps, by name: weights, buffers, the optimiser's moments."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value.contiguous() for key, value in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
-    write_atomic(path, serialise(tensors, metadata={"step": str(step), "settings": json.dumps(settings)}))
+    return tensors
 
 
-def load(
-    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
-) -> int:
-    """Restores what `save` wrote and returns the steps done.
+def save(path: Path, tensors: dict[str, Tensor], step: int, settings: Mapping[str, Any]) -> None:
+    """Writes `tensors_of` a training, the steps done and the settings. Batches and noise are functions of seed and
+    step, so no generator needs saving."""
+    told = {"step": str(step), "settings": json.dumps(settings), "sha256": _sha256(tensors)}
+    write_atomic(path, serialise(tensors, metadata=told))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], int, dict[str, Any]]:
+    """What `save` wrote: tensors, the steps done, and the settings.
 
     Raises:
-        ResumeError: if there is no snapshot, it is damaged, or a setting differs; it names the key and both values.
+        ResumeError: if there is no snapshot, or it is damaged; it names the file.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -54,9 +61,21 @@ def load(
         raise ResumeError(f"resume=true: there is no {path.name} in {path.parent}; start with resume=false") from None
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise ResumeError(f"{path}: not a snapshot ({error})") from None
-    for key, value in settings.items():
-        if begun.get(key) != value:
-            raise ResumeError(f"{key}={value}: this training was begun with {key}={begun.get(key)}; keep it to resume")
+    if metadata.get("sha256", known := _sha256(tensors)) != known:  # 0.1.0 wrote none
+        raise ResumeError(f"{path}: is damaged; its weights are not those that were saved")
+    if bad := not_finite(tensors):
+        raise ResumeError(f"{path}: {bad} is not finite; the training that wrote it had diverged")
+    return tensors, step, begun
+
+
+def restore(
+    path: Path, tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    """Puts what `load` read of `path` back where `tensors_of` took it from.
+
+    Raises:
+        ResumeError: if it does not fit.
+    """
     for name, module in modules.items():
         own = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
         try:
@@ -69,4 +88,11 @@ def load(
             _, index, moment = key.split("/")
             state.setdefault(int(index), {})[moment] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

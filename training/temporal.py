@@ -16,7 +16,7 @@ from ..models.precision import use_bf16
 from ..models.temporal import TemporalArchitecture, TemporalDistance
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_ahead, fit
-from .schedule import check_least
+from .schedule import check_least, torch_seed
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def fit_temporal(
     s = settings
     episodes, length = len(z), z.shape[1] - 1
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(torch_seed(seed))
         head = TemporalDistance(TemporalArchitecture(z.shape[-1], s.features, s.width)).to(z.device)
     head.fit_normaliser(z.flatten(0, 1))
 

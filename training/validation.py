@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -13,7 +14,9 @@ from ..models.readout import Readout
 from ..models.world_model import WorldModel
 
 COLLAPSED = 1.5  # effective dimensions; what moves on a table needs at least two
-MOVED_CM = 1.0
+MOVED, MOVED_SPREAD = 0.5, 0.1
+"""How far something must move to count as moved: in tolerances of the environment; or where that is not known, in units
+of how far apart its places are."""
 
 
 def effective_rank(z: Tensor) -> float:
@@ -47,11 +50,18 @@ class Validation:
         if self.effective_rank < COLLAPSED:
             return f"the latent has COLLAPSED (effective rank {self.effective_rank:.1f}): raise objective.weight"
         verdict = "beats" if self.imagined_cm < self.still_cm else "does NOT beat"
-        nearest = "" if self.nearest_cm is None else f" (the nearest member {self.nearest_cm:.1f} cm)"
+        nearest = "" if self.nearest_cm is None else f" (the nearest member {digits(self.nearest_cm)} cm)"
         return (
-            f"no collapse (effective rank {self.effective_rank:.1f}); sees the position to {self.probe_cm:.1f} cm; "
-            f"imagining it, {self.imagined_cm:.1f} cm off{nearest}, {verdict} 'nothing moves', {self.still_cm:.1f} cm"
+            f"no collapse (effective rank {self.effective_rank:.1f}); sees the position to {digits(self.probe_cm)} cm; "
+            f"imagining it, {digits(self.imagined_cm)} cm off{nearest}, {verdict} 'nothing moves', "
+            f"{digits(self.still_cm)} cm"
         )
+
+
+def digits(number: float) -> str:
+    """A figure with one decimal, or as many more as two significant digits take."""
+    places = 1 if not 0 < abs(number) < math.inf else max(1, 1 - math.floor(math.log10(abs(number))))
+    return f"{number:.{places}f}"
 
 
 @torch.no_grad()
@@ -60,9 +70,11 @@ def validate(
     train: Mapping[str, np.ndarray],
     held_out: Mapping[str, np.ndarray],
     device: torch.device,
+    tolerance: float | None = None,
 ) -> Validation:
     """Measures a model on windows: observation parts and `tracked` points (W, H + 1, …), `action` (W, H K, A); the
-    readout is fit on the `train` windows and everything is measured on the `held_out` ones."""
+    readout is fit on the `train` windows and everything is measured on the `held_out` ones. `tolerance` is that of the
+    environment, metres, if known."""
     model.eval()
     z_train = encode_windows(model, train, device)
     z = encode_windows(model, held_out, device)
@@ -73,7 +85,8 @@ def validate(
     read.fit(z_train.flatten(0, 1), torch.from_numpy(train["tracked"]).flatten(0, 1))
     still = (position[:, -1] - position[:, 0]).norm(dim=-1) * 100
     off = (read(imagined[..., -1, :]) - position[:, -1]).norm(dim=-1) * 100
-    moved = still > MOVED_CM
+    least = MOVED * tolerance if tolerance else MOVED_SPREAD * position.flatten(0, 1).var(0).sum().sqrt()
+    moved = still > 100 * least
     moved = moved if moved.any() else torch.ones_like(moved)
     model.train()
     return Validation(
