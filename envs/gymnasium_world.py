@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from ..errors import UserError
-from .rendering import Camera, Renders
+from .rendering import Camera, Renders, camera_number
 from .world import Observation, Policy, RandomPolicy, checked_action
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
@@ -84,6 +84,8 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
         self._goal_data = mujoco.MjData(self.model)
         self._scene_camera_name = camera if scene_camera is None else scene_camera
+        camera_number(self.model, camera)
+        camera_number(self.model, self._scene_camera_name, "scene_camera")
         self._camera = make_camera(self.model, camera, size) if pixels else None
         self._scene_camera: Camera | None = None
 
