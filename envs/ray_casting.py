@@ -135,9 +135,13 @@ def _fixed(model: mujoco.MjModel) -> tuple[Any, ...]:
 
 
 def _flex_rgba(model: mujoco.MjModel) -> np.ndarray:
-    """Colours (nflex, 4) as MuJoCo shows them: those of materials where a soft body's own are the default's."""
+    """Colours (nflex, 4) as MuJoCo shows them: those of materials where a soft body's own are the default's. Each is of
+    one colour here, though its elements may have materials of their own: that of the first."""
     rgba = model.flex_rgba.copy()
-    of_material = (model.flex_matid >= 0) & (rgba == (0.5, 0.5, 0.5, 1.0)).all(-1)
-    rgba[of_material] = model.mat_rgba[model.flex_matid[of_material]]
+    material = model.flex_matid
+    if len(material) > model.nflex:  # since MuJoCo 4, one an element
+        material = material[model.flex_elemadr]
+    of_material = (material >= 0) & (rgba == (0.5, 0.5, 0.5, 1.0)).all(-1)
+    rgba[of_material] = model.mat_rgba[material[of_material]]
     rgba[model.flex_group > 2, 3] = 0.0
     return rgba

@@ -89,6 +89,7 @@ def _no_rendering(reason: str) -> RenderingError:
         known = BACKENDS.get(platform.system(), ("glfw",))
         if backend not in known:
             return RenderingError(NO_BACKEND.format(backend=backend, backends=", ".join(known)))
+        reason = f"its library cannot be loaded, {reason}"
     elif backend in ("disable", "disabled", "off", "false", "0"):
         reason = "rendering is switched off"
     return RenderingError(NO_GL.format(backend=backend, reason=reason))
