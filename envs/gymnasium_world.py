@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..seeds import EVALUATION
-from .rendering import Camera, Renders
+from .rendering import Camera, Renders, camera_number
 from .stepping import refuse_sleep, sound
 from .world import Observation, Policy, RandomPolicy, checked_action
 
@@ -100,8 +100,8 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._state_size = mujoco.mj_stateSize(self.model, STATE_SPEC)
         self._goal_data = mujoco.MjData(self.model)
         self._scene_camera_name = camera if scene_camera is None else scene_camera
-        self._check_camera("camera", camera)
-        self._check_camera("scene_camera", self._scene_camera_name)
+        camera_number(self.model, camera)
+        camera_number(self.model, self._scene_camera_name, "scene_camera")
         self._camera = make_camera(self.model, camera, size) if pixels else None
         self._scene_camera: Camera | None = None
 
@@ -329,12 +329,6 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
                 f"env={self.name}: steps without its wrappers, and {', '.join(others)} may change what an action does; "
                 "have the environment itself do that, or give drop_wrappers=True"
             )
-
-    def _check_camera(self, key: str, camera: Any) -> None:
-        names = [self.model.camera(i).name for i in range(self.model.ncam)]
-        if camera not in (*names, *range(-1, len(names))):
-            there = f"its model has {', '.join(map(str, names))}" if names else "its model has none"
-            raise UserError(f"env={self.name}: {key}={camera}: no such camera; {there}, and -1 is the free one")
 
     def _check_env(self) -> None:
         if not isinstance(getattr(self.env, "model", None), mujoco.MjModel):

@@ -17,9 +17,16 @@ from ..errors import UserError
 if TYPE_CHECKING:
     import mujoco
 
+BACKENDS = {"Linux": ("egl", "osmesa", "glfw"), "Darwin": ("cgl", "glfw"), "Windows": ("wgl", "glfw")}
+"""What MuJoCo can render with, by system."""
+
 NO_GL = (
     "no OpenGL for rendering was found (MUJOCO_GL={backend}: {reason}). On Debian or Ubuntu: apt-get install "
     "libegl1 libgl1-mesa-dri (or libosmesa6). Everything state-based works without it: obs=state"
+)
+NO_BACKEND = (
+    "MUJOCO_GL={backend}: MuJoCo renders with no such thing; set it to one of: {backends}, or leave it unset. "
+    "Everything state-based works without it: obs=state"
 )
 
 
@@ -45,9 +52,14 @@ def _egl_devices() -> int:
         return 0
 
 
-def select_backend() -> str:
-    """Sets MUJOCO_GL unless the user has."""
-    chosen = os.environ.get("MUJOCO_GL", "")
+_set_aside: tuple[str, str] | None = None  # a backend that the user chose and that cannot be loaded, and why
+
+
+def select_backend() -> None:
+    """Settles what MuJoCo renders with: what MUJOCO_GL says, or what is found on this machine. A backend that cannot be
+    loaded is set aside, as MuJoCo could not be imported with it; whatever then renders says so."""
+    global _set_aside
+    chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     if not chosen and platform.system() == "Linux":
         if _egl_devices():
             chosen = "egl"
@@ -59,7 +71,48 @@ def select_backend() -> str:
             for name in ("mujoco.gl_context", "mujoco.rendering.classic.gl_context"):
                 if name in sys.modules:
                     importlib.reload(sys.modules[name])
-    return chosen or "default"
+    if chosen:
+        os.environ["MUJOCO_GL"] = chosen  # as MuJoCo reads it; others take it letter by letter
+    try:
+        import mujoco  # noqa: F401
+    except Exception as error:  # whatever a backend's own import raises
+        _set_aside = chosen, _reason(error)
+        os.environ["MUJOCO_GL"] = "disable"
+        import mujoco  # noqa: F401
+
+
+def _no_rendering(reason: str) -> RenderingError:
+    """What to say where a picture cannot be made, whatever was tried."""
+    backend = os.environ.get("MUJOCO_GL", "")
+    if _set_aside is not None:
+        backend, reason = _set_aside
+        known = BACKENDS.get(platform.system(), ("glfw",))
+        if backend not in known:
+            return RenderingError(NO_BACKEND.format(backend=backend, backends=", ".join(known)))
+        reason = f"its library cannot be loaded, {reason}"
+    elif backend in ("disable", "disabled", "off", "false", "0"):
+        reason = "rendering is switched off"
+    return RenderingError(NO_GL.format(backend=backend, reason=reason))
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def camera_number(model: mujoco.MjModel, camera: str | int, key: str = "camera", *, free: bool = True) -> int:
+    """The number of a model's camera that is given by name or number; -1 is the free one.
+
+    Raises:
+        UserError: naming `key` and the valid names, for one that the model does not have, or, unless `free`, for -1.
+    """
+    names = [model.camera(i).name or str(i) for i in range(model.ncam)]
+    if isinstance(camera, str) and camera in names:
+        return names.index(camera)
+    if isinstance(camera, int | np.integer) and -free <= camera < model.ncam:
+        return int(camera)
+    wrong = "the model has no such camera" if isinstance(camera, str | int | np.integer) else "a picture is of one camera"
+    valid = ", ".join([*names, *["-1 (the free one)"] * free])
+    raise UserError(f"{key}={camera}: {wrong}; {f'choose one of: {valid}' if valid else 'add one to it'}")
 
 
 class Renders(Protocol):
@@ -74,9 +127,11 @@ class Renders(Protocol):
 
 
 class Camera:
-    """Renders one camera of a model, by name or number, to (size, size, 3) uint8; in the process that built it only.
+    """Renders one camera of a model, by name or number, to (size, size, 3) uint8, and shows what the model holds now;
+    in the process that built it only.
 
     Raises:
+        UserError: for a camera that the model does not have.
         RenderingError: when no OpenGL context can be made.
         ValueError: when the model's buffer has no room for the size.
     """
@@ -90,12 +145,11 @@ class Camera:
             raise ValueError(f"size={size}: must be from 1 to {largest} pixels")
         self.size = size
         self.name = renderer_name()
-        self._camera = camera
+        self._camera = camera_number(model, camera)
         try:
             self._renderer = mujoco.Renderer(model, size, size)
         except Exception as error:  # each backend has its own exception types for "no display"
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise RenderingError(NO_GL.format(backend=os.environ.get("MUJOCO_GL", ""), reason=reason)) from error
+            raise _no_rendering(_reason(error)) from error
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
         self._renderer.update_scene(data, self._camera)

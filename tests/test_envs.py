@@ -440,6 +440,27 @@ except RenderingError as error:
     assert "MUJOCO_GL=disable" in message and "apt-get install libegl1" in message and "obs=state" in message
 
 
+def test_a_backend_that_cannot_be_stops_only_what_renders() -> None:
+    code = """
+from forearm.cli import main
+from forearm.envs import RenderingError, make
+print(make("push", pixels=False).renderer_name)
+try:
+    make("push")
+except RenderingError as error:
+    print(error)
+print(main(["doctor"]))
+"""
+    works, message, *_, told, _, _, _, status = python(code, MUJOCO_GL="mesa").splitlines()
+    assert works == "none" and "MUJOCO_GL=mesa: " in message and "one of: egl, osmesa, glfw" in message
+    assert told == f"  rendering  DOES NOT WORK: {message}" and status == "2"
+
+
+def test_a_backend_has_one_name_however_it_is_typed() -> None:
+    code = "from forearm.envs import make; print(make('push').renderer_name)"
+    assert python(code, MUJOCO_GL="EGL ") == python(code, MUJOCO_GL="egl")
+
+
 def test_mujoco_may_be_imported_first() -> None:
     output = python("import mujoco; from forearm.envs import make; print(make('push').reset()[0]['pixels'].shape)")
     assert output.strip() == "(64, 64, 3)"
