@@ -7,11 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import at_least, check_obs, check_transformer, run_folder, setup_device, write_config
+from ..folders import owned
+from .common import (
+    at_least,
+    check_obs,
+    check_transformer,
+    checkpoint_folder,
+    in_memory,
+    run_folder,
+    setup_device,
+    write_config,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +51,11 @@ def run(config: DictConfig) -> None:
         raise UserError("data: give the folder that `forearm record` wrote: data=PATH, or several as data=[A,B]")
     device = setup_device(config)
     data = Recordings.open([Path(folder) for folder in config.data])
-    if config.resume:
-        out = Path(config.out) if config.out else _latest(Path("runs/train"))
-    else:
-        out = run_folder(config, "train", f"{ENVS.join(data.envs)}-{config.obs}")
-    checkpoint = train(config, data, out, device, config.resume)
+    name = f"{ENVS.join(data.envs)}-{config.obs}"
+    go_on = "make room; forearm train resume=true out=… goes on"
+    where = owned(Path(config.out), go_on) if config.resume else run_folder(config, "train", name, go_on)
+    with where as out, in_memory(config, "batch", "horizon"):
+        checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
     print(f"next: forearm bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}")
 
@@ -115,7 +126,7 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
                 print(f"step {trainer.step}: {validation.words}")
             if pressed():
                 trainer.save()
-                raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
+                raise KeyboardInterrupt(f"forearm train resume=true out={out} (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
     learn_on_top(config, data, out / CHECKPOINT, device)
     return out / CHECKPOINT
@@ -136,7 +147,7 @@ def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tu
     from ..models.world_model import WorldModel
     from ..training.heads import Recorded
 
-    taken = Checkpoint.load(Path(config.world), device)
+    taken = Checkpoint.load(checkpoint_folder(config.world), device)
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
     wanted, held = architecture(config, data), taken.model.architecture
@@ -186,7 +197,7 @@ def learn_on_top(
             checkpoint = replace(checkpoint, about={**checkpoint.about, f"{name}_steps": settings.steps}, **added)
             checkpoint.save(folder)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
+        raise KeyboardInterrupt(f"forearm train resume=true out={folder.parent}") from None
 
 
 @contextmanager
@@ -200,6 +211,9 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         pressed = True
         signal.signal(signal.SIGINT, before)
 
+    if current_thread() is not main_thread():  # only that one may say what signals do
+        yield lambda: False
+        return
     before = signal.signal(signal.SIGINT, hold)
     try:
         yield lambda: pressed
@@ -331,13 +345,16 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
     """
     from ..envs import make_world
 
-    tracked = {env: make_world(env, pixels=False).tracked for env in data.envs}  # pixels would need OpenGL
+    configs = {part.manifest.request.env: part.manifest.request.config for part in data.parts}
+    worlds = {env: make_world(env, **config | {"pixels": False}) for env, config in configs.items()}  # no OpenGL
+    tracked = {env: world.tracked for env, world in worlds.items()}
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
     return tracked
 
 
-def _latest(runs: Path) -> Path:
+def latest(runs: Path = Path("runs/train")) -> Path:
+    """The folder of the latest training that can be resumed. UserError where there is none."""
     from ..training.loop import SNAPSHOT
 
     found = sorted(path.parent for path in runs.glob(f"*/{SNAPSHOT}"))
