@@ -110,23 +110,23 @@ def _settings(yaml: list[str], prefix: str = "") -> list[str]:
     lines: list[str] = []
     owners: list[tuple[int, str]] = []  # the keys that a line is nested in, and how far each is indented
     for line in yaml:
-        found = re.fullmatch(r"( *)(\w+):(?: +(.*))?", line)
+        found = re.fullmatch(r"( *)(\w+):(?: +([^ #].*?))??(?: +(#.*))?", line)
         if not found:
             continue
-        indent, key, rest = len(found[1]), found[2], found[3] or ""
+        indent, key, value, comment = len(found[1]), found[2], found[3], found[4] or ""
         owners = [(deep, owner) for deep, owner in owners if deep < indent]
         dotted = ".".join([owner for _, owner in owners] + [key])
         if dotted in ("defaults", "name"):
             continue
-        if pairs := re.fullmatch(r"{(.*)}", rest):
-            lines += [f"  {prefix}{dotted}.{pair.strip().replace(': ', '=')}" for pair in pairs[1].split(",")]
-        elif rest and rest[0] != "#":
-            value = re.sub(r"^(-?)\.inf", r"\1inf ", rest)
-            lines.append(f"  {prefix}{dotted}={value}")
-        else:
+        if value is None:
             owners.append((indent, key))
-            if rest:
-                lines.append(f"  {prefix}{dotted + '.':<25}{rest}")
+            shown = [f"{dotted}."] if comment else []
+        elif pairs := re.fullmatch(r"{(.*)}", value):
+            shown = [f"{dotted}.{pair.strip().replace(': ', '=')}" for pair in pairs[1].split(",")]
+        else:
+            plain = re.sub(r"^(-?)\.inf$", r"\1inf", value)
+            shown = [f"{dotted}={plain}"]
+        lines += [f"  {prefix}{setting:<22}  {comment}".rstrip() for setting in shown]
     return lines
 
 
@@ -368,7 +368,7 @@ def _paths(text: str) -> list[str]:
     if text[:1] + text[-1:] != "[]":
         return [_path(text)]
     words = re.findall(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""", text[1:-1])
-    return [_path(word) for word in words[: text.count(",") + 1]] if text[1:-1].strip() else []
+    return [_path(word) for word in words[:-1]] if text[1:-1].strip() else []  # the last one is the end of the text
 
 
 def _one_each(override: str, default: Any = None) -> str:

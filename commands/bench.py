@@ -193,7 +193,7 @@ def make_entries(
     seeds, size = list(config.planner_seeds), action_size(env)
     bounds = [(c.action_low, c.action_high, c.model.chunk) for c in checkpoints]
     if not bounds:
-        chunk = compose("train", [f"env={env.name}", f"obs={config.obs}"]).model.chunk
+        chunk = compose("quickstart", [f"env={env.name}", f"obs={config.obs}"]).model.chunk
         bounds = [([-1.0] * size, [1.0] * size, chunk)]
     chunk = bounds[0][-1]
     planned = [make_planners(config, *each) for each in bounds]
