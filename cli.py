@@ -6,18 +6,21 @@ This module imports nothing heavy: `forearm --help` answers at once, and recordi
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .console import enduring_output, terminable
 from .errors import UserError
+from .requirements import outdated_named
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -103,9 +106,28 @@ def command_help(command: Command) -> str:
 
 
 def _settings(yaml: list[str], prefix: str = "") -> list[str]:
-    """Lines `key=value  # what it is` of a YAML's top-level keys, as they would be typed: YAML's .inf is inf."""
-    plain = [line for line in yaml if line and line[0] not in "# " and not line.startswith(("defaults:", "name:"))]
-    return [re.sub(r"=(-?)\.inf", r"=\1inf ", f"  {prefix}{line.replace(': ', '=', 1)}", count=1) for line in plain]
+    """Lines `key=value  # what it is` of a YAML's keys, nested ones too, as they would be typed: YAML's .inf is inf."""
+    lines: list[str] = []
+    owners: list[tuple[int, str]] = []  # the keys that a line is nested in, and how far each is indented
+    for line in yaml:
+        found = re.fullmatch(r"( *)(\w+):(?: +([^ #].*?))??(?: +(#.*))?", line)
+        if not found:
+            continue
+        indent, key, value, comment = len(found[1]), found[2], found[3], found[4] or ""
+        owners = [(deep, owner) for deep, owner in owners if deep < indent]
+        dotted = ".".join([owner for _, owner in owners] + [key])
+        if dotted in ("defaults", "name"):
+            continue
+        if value is None:
+            owners.append((indent, key))
+            shown = [f"{dotted}."] if comment else []
+        elif pairs := re.fullmatch(r"{(.*)}", value):
+            shown = [f"{dotted}.{pair.strip().replace(': ', '=')}" for pair in pairs[1].split(",")]
+        else:
+            plain = re.sub(r"^(-?)\.inf$", r"\1inf", value)
+            shown = [f"{dotted}={plain}"]
+        lines += [f"  {prefix}{setting:<22}  {comment}".rstrip() for setting in shown]
+    return lines
 
 
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -116,42 +138,141 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    for override in overrides:
-        key = override.split("=", 1)[0]
-        if "=" not in override or not key.replace(".", "").replace("_", "").isalnum():
-            raise UserError(f"'{override}' is not of the form key=value; {PROG} --help lists the commands")
-    GlobalHydra.instance().clear()
-    with initialize_config_module(f"{__package__}.configs", version_base="1.3"):
+    typed = _typed(overrides)
+    with _own_hydra(), initialize_config_module(f"{__package__}.configs", version_base="1.3"):
         root = hydra_compose(config_name)
-        overrides = [*_preset(overrides, root), *overrides]
+        begun = _begun(typed, root)
+        before = [f"{key[:-5]}={name}" for key, name in begun.items() if key.endswith(".name") and key[:-5] in root]
+        before = [override for override in before if override.split("=")[0] not in typed]
+        overrides = [*before, *([] if begun else _preset(overrides, root)), *overrides]
         groups = [override for override in overrides if _chooses(override, root)]
         written = [override for override in groups if override.split("=", 1)[1] in _options(override.split("=", 1)[0])]
         config, defaults = hydra_compose(config_name, written), hydra_compose(config_name, written)
     for override in groups:
-        if override not in written:  # a world that is registered takes the settings that all worlds have
-            config.env.name = override.split("=", 1)[1]
+        if override not in written:
+            _registered(*override.split("=", 1), config, defaults)
+    if "settings" in root:
+        for name in _registered_planners():
+            for each in (config, defaults):
+                OmegaConf.update(each, f"settings.{name}", _fields(name) | {"iterations": 12}, force_add=True)
+    missing = object()
+    for key, value in begun.items():
+        if OmegaConf.select(defaults, key, default=missing) is not missing and not key.endswith("name"):
+            OmegaConf.update(config, key, value)
     parser = OverridesParser.create()
     for override in overrides:
         if override in groups:
             continue
         key, text = override.split("=", 1)
         default = _default(override, defaults, config_name)
+        free = key.startswith("env.") and default is None  # a parameter of a registered world, of any kind
         try:  # words and paths are taken as they are; Hydra's grammar reads the rest
-            word = default is None or isinstance(default, str)
-            value = text if word else _paths(text) if default == [] else parser.parse_override(override).value()
-            OmegaConf.update(config, key, None if text == "null" else value)
-            good = _fits(OmegaConf.select(config, key), default)
+            if default == []:
+                value: Any = _paths(text)
+            elif isinstance(default, str):
+                value = text
+            elif default is None and not free:
+                value = None if text == "null" else _path(text)
+            else:
+                value = parser.parse_override(override).value()
+            good = text != "null" or default is None
+            OmegaConf.update(config, key, value, force_add=key.startswith("env."))
+            good = good and (free or _fits(OmegaConf.select(config, key), default))
         except (HydraException, OmegaConfBaseException):
             good = False
         if not good:
-            raise UserError(f"{override}: must be {_wanted(default)}")
+            raise UserError(f"{override}: must be {_wanted(default)}{_one_each(override, default)}")
     return config
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Lets Hydra be initialised in here, and leaves it as the program that called us had it."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _typed(overrides: Sequence[str]) -> dict[str, str]:
+    """Values by key, as they were typed. UserError for what is not key=value, or says two things of one key."""
+    typed: dict[str, str] = {}
+    for override in overrides:
+        if override in ("-m", "--multirun"):
+            raise UserError(f"{override}: a command runs once; give each value a command of its own")
+        key, _, value = override.partition("=")
+        if "=" not in override or not key.replace(".", "").replace("_", "").isalnum():
+            raise UserError(f"'{override}' is not of the form key=value; {PROG} --help lists the commands")
+        if typed.setdefault(key, value) != value:
+            raise UserError(f"{key} is given twice, as {key}={typed[key]} and {key}={value}; give it once")
+    return typed
+
+
+def _begun(typed: Mapping[str, str], root: DictConfig) -> dict[str, Any]:
+    """The settings, by dotted key, that the training which is to be resumed was begun with; empty for all else.
+
+    Raises:
+        UserError: where there is none, or another option of a group is asked for.
+    """
+    from omegaconf import OmegaConf
+
+    if "resume" not in root or typed.get("resume", "").lower() != "true":
+        return {}
+    from .commands.common import flat
+    from .commands.train import latest
+
+    folder = Path(_path(typed["out"])) if typed.get("out", "null") != "null" else latest()
+    path = folder / "config.yaml"
+    begun = flat(as_dict(OmegaConf.load(path))) if path.is_file() else {}
+    for key, text in typed.items():
+        name = begun.get(f"{key}.name", text)
+        if name != text:
+            raise UserError(f"{key}={text}: this training was begun with {key}={name}; keep it to resume")
+    return begun | {"out": str(folder)}
+
+
+def _registered(group: str, name: str, config: DictConfig, defaults: DictConfig) -> None:
+    """Puts a world or a planner that a program registered, and no YAML knows, where a group's option goes: with the
+    settings that all have, and those that it takes itself."""
+    from omegaconf import OmegaConf
+
+    if group == "env":
+        from .envs.registry import parameters
+
+        config.env.name = name
+        for key, default in parameters(name).items():  # those that are not set stay the world's own
+            OmegaConf.update(defaults, f"env.{key}", default, force_add=True)
+    else:
+        plans = OmegaConf.load(str(files(f"{__package__}.configs") / "plans" / "default.yaml"))
+        settings = {**_fields(name), **as_dict(plans), "name": name}
+        for each in (config, defaults):
+            each.planner = settings
+
+
+def _registered_planners() -> list[str]:
+    """Planners that a program registered, and no YAML knows."""
+    from .planner import PLANNERS
+
+    return [name for name in PLANNERS if name not in _options("planner")]
+
+
+def _fields(planner: str) -> dict[str, Any]:
+    """A registered planner's own settings: the fields of its dataclass that have a plain default."""
+    from dataclasses import fields
+
+    from .planner import PLANNERS
+
+    plain = (bool, int, float, str, type(None))
+    return {field.name: field.default for field in fields(PLANNERS[planner]) if isinstance(field.default, plain)}
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -212,8 +333,10 @@ def _chooses(override: str, root: DictConfig) -> bool:
         from .envs import world_names
 
         options = sorted({*options, *world_names()})
+    if options and value not in options and key == "planner":
+        options = sorted({*options, *_registered_planners()})
     if options and value not in options:
-        raise UserError(f"{key}={value} is unknown; choose one of: {', '.join(options)}")
+        raise UserError(f"{key}={value} is unknown; choose one of: {', '.join(options)}{_one_each(override)}")
     return bool(options)
 
 
@@ -234,9 +357,29 @@ def _default(override: str, defaults: DictConfig, config_name: str) -> Any:
     raise UserError(f"{key}={value}: {owner} has no key '{key}'{hint} It has: {', '.join(known)}")
 
 
+def _path(text: str) -> str:
+    """A path as it is meant: without the quotes around it, and with a home for its ~."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return os.path.expanduser(text[1:-1] if quoted else text)
+
+
 def _paths(text: str) -> list[str]:
-    """One path, or [A,B]."""
-    return text[1:-1].split(",") if text[:1] + text[-1:] == "[]" else [text]
+    """One path, or [A, B]: blanks around them and quotes go."""
+    if text[:1] + text[-1:] != "[]":
+        return [_path(text)]
+    words = re.findall(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""", text[1:-1])
+    return [_path(word) for word in words[:-1]] if text[1:-1].strip() else []  # the last one is the end of the text
+
+
+def _one_each(override: str, default: Any = None) -> str:
+    """What to do instead, where several values of a setting are given as for a sweep."""
+    from omegaconf import ListConfig
+
+    key, text = override.split("=", 1)
+    values = text.split(",")
+    if len(values) < 2 or text[:1] in "[{" or isinstance(default, ListConfig):
+        return ""
+    return f"; a command runs once: for each of {' '.join(values)}, give {key}=… to a command of its own"
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -244,10 +387,11 @@ def _fits(value: Any, default: Any) -> bool:
     from omegaconf import ListConfig
 
     if default is None:
-        return value is None or isinstance(value, str)
+        return value is None or (isinstance(value, str) and value != "")
     if isinstance(default, ListConfig):
-        first = default[0] if default else ""
-        return isinstance(value, ListConfig) and len(value) > 0 and all(_fits(item, first) for item in value)
+        if not default:  # paths
+            return isinstance(value, ListConfig) and all(value)
+        return isinstance(value, ListConfig) and len(value) > 0 and all(_fits(item, default[0]) for item in value)
     if isinstance(default, float):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and (math.isfinite(value) or value == default)
@@ -266,10 +410,12 @@ def _wanted(default: Any) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, TextIOWrapper):  # a log should not have to wait for what a terminal shows at once
-        sys.stdout.reconfigure(line_buffering=True)
+    """Runs a command and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C or SIGTERM."""
+    with enduring_output(), terminable():
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -288,9 +434,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if any(argument in ("-h", "--help") for argument in rest):
             print(command_help(command))
             return 0
-        if name == "data check":  # a path reads better than data=path, and both work
-            rest = [argument if "=" in argument else f"data={argument}" for argument in rest]
-        return command.load()(compose(command.config, rest)) or 0
+        if name == "data check":  # paths read better than data=[…], and both work
+            rest = _folders(rest)
+        with outdated_named():
+            return command.load()(compose(command.config, rest)) or 0
     except KeyboardInterrupt as interrupt:
         how = str(interrupt) or "run the same command again"
         print(f"\n{PROG}: stopped; to go on, {how}", file=sys.stderr)
@@ -298,6 +445,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+def _folders(words: Sequence[str]) -> list[str]:
+    """`A B` as data=["A","B"]; words of the form key=value stay."""
+    paths = [word for word in words if "=" not in word]
+    quoted = [f"'{path}'" if '"' in path else f'"{path}"' for path in paths]
+    return [*([f"data=[{','.join(quoted)}]"] if paths else []), *(word for word in words if "=" in word)]
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        _fsync(temporary)
+        _fsync(temporary, os.O_RDWR)
         os.replace(temporary, path)
         if os.name == "posix":  # the rename itself lasts only once the folder is on disk too
-            _fsync(path.parent)
+            with suppress(OSError):  # which not every file system can be asked for
+                _fsync(path.parent, os.O_RDONLY)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,8 +48,8 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomic(path, f"{text}\n".encode())
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _fsync(path: Path, access: int) -> None:
+    descriptor = os.open(path, access)
     try:
         os.fsync(descriptor)
     finally:

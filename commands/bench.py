@@ -18,6 +18,7 @@ from .common import (
     check_energy_of,
     check_execution,
     command_line,
+    in_memory,
     load_checkpoints,
     make_env,
     make_planner,
@@ -45,20 +46,21 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig) -> None:
     device = setup_device(config)
-    checkpoints = load_checkpoints(config, device)
-    env = make_env(config)
-    entries = make_entries(config, env, checkpoints, device)
-    manifest = load_goals(config, env)
-    out = run_folder(config, "bench", f"{env.name}-{config.obs}")
-    write_config(config, out)
-    command = command_line("bench", config)
-    with nothing_to_resume(config):
-        measure(config, env, manifest, checkpoints, entries, out, command)
+    with run_folder(config, "bench", f"{config.env.name}-{config.obs}") as out, in_memory(config, *MEMORY):
+        needed = config.checkpoint or not WITHOUT_MODEL.issuperset(config.planners)
+        checkpoints = load_checkpoints(config, device) if needed else []
+        env = make_env(config)
+        entries = make_entries(config, env, checkpoints, device)
+        manifest = load_goals(config, env)
+        write_config(config, out)
+        command = command_line("bench", config)
+        with nothing_to_resume(config):
+            measure(config, env, manifest, checkpoints, entries, out, command)
 
 
 def load_goals(config: DictConfig, env: World) -> GoalManifest:
-    """The manifest that `goals` names, cut to `episodes`; or a new one of `episodes` goals, from the recording that it
-    names or of the environment's own.
+    """The manifest that `goals` names, or that of the bench whose folder it names, cut to `episodes`; or a new one of
+    `episodes` goals, from the recording that it names or of the environment's own.
 
     Raises:
         UserError: for a manifest or a recording of another environment.
@@ -69,9 +71,10 @@ def load_goals(config: DictConfig, env: World) -> GoalManifest:
     at_least(config, episodes=1, seed=0)
     if not config.goals:
         return make_goals(env, config.episodes, config.seed)
-    if Path(config.goals).is_dir():
-        return goals_ahead(env, Dataset.open(Path(config.goals)), config.episodes, config.seed, config.ahead)
-    manifest = GoalManifest.load(Path(config.goals))
+    path = Path(config.goals)
+    if path.is_dir() and not (path / GOALS).exists():
+        return goals_ahead(env, Dataset.open(path), config.episodes, config.seed, config.ahead)
+    manifest = GoalManifest.load(path / GOALS if path.is_dir() else path)
     if manifest.env != env.name or manifest.start.shape[1:] != env.save_state().shape:
         raise UserError(f"goals={config.goals}: were made for env={manifest.env}, not for this env={env.name}")
     return manifest if len(manifest) <= config.episodes else manifest.first(config.episodes)
@@ -80,6 +83,11 @@ def load_goals(config: DictConfig, env: World) -> GoalManifest:
 OWN = "own"
 """Stands for what the planner and energy groups say, which is all that a command without sweeps has."""
 WITHOUT_PLANNER = ("random", "zero", "prior", "expert", "oracle")
+WITHOUT_MODEL = {"random", "zero", "expert", "oracle"}
+"""What needs no checkpoint."""
+GOALS = "goals.safetensors"
+MEMORY = ("planner.samples", "episodes")
+"""What decides how much memory planning takes."""
 
 
 @dataclass(frozen=True)
@@ -197,17 +205,21 @@ def energy_label(energy: Mapping[str, Any]) -> str:
 def make_entries(
     config: DictConfig, env: World, checkpoints: Sequence[Checkpoint], device: torch.device
 ) -> list[Entry]:
-    """The entries that a config lists: floors and ceilings, and planners on each of the checkpoints. Raises UserError
-    as `make_planners` does."""
+    """The entries that a config lists: floors and ceilings, and planners on each of the checkpoints; where there are
+    none, chunks are as `forearm train` would have them. Raises UserError as `make_planners` does."""
     from ..envs import action_size
     from ..evaluation.bench import Entry
     from ..evaluation.controllers import Expert, Oracle, Random, Zero
 
     once("checkpoint", list(config.get("checkpoint", [])), [checkpoint.sha256 for checkpoint in checkpoints])
-    seeds, first = list(config.planner_seeds), checkpoints[0]
-    size, chunk = action_size(env), first.model.chunk
-    planned = [make_planners(config, c.action_low, c.action_high, c.model.chunk) for c in checkpoints]
-    models = list(zip(checkpoints, model_labels(checkpoints), planned, strict=True))
+    seeds, size = list(config.planner_seeds), action_size(env)
+    bounds = [(c.action_low, c.action_high, c.model.chunk) for c in checkpoints]
+    if not bounds:
+        chunk = compose("quickstart", [f"env={env.name}", f"obs={config.obs}"]).model.chunk
+        bounds = [([-1.0] * size, [1.0] * size, chunk)]
+    chunk = bounds[0][-1]
+    planned = [make_planners(config, *each) for each in bounds]
+    models = list(zip(checkpoints, model_labels(checkpoints), planned[: len(checkpoints)], strict=True))
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
@@ -260,8 +272,8 @@ def model_labels(checkpoints: Sequence[Checkpoint]) -> list[dict[str, str]]:
     """What tells several checkpoints apart in a table: training seeds, environments learned from, or else weights."""
     from ..evaluation.results import TRAINING_SEED
 
-    if len(checkpoints) == 1:
-        return [{}]
+    if len(checkpoints) < 2:
+        return [{} for _ in checkpoints]
     choices = (
         [f"{TRAINING_SEED}{checkpoint.about.get('seed')}" for checkpoint in checkpoints],
         [f"of {checkpoint.env}" for checkpoint in checkpoints],
@@ -389,14 +401,14 @@ def measure(
     from ..evaluation.results import failures, pool, table, write_results
     from .doctor import machine
 
-    manifest.save(out / "goals.safetensors")
+    manifest.save(out / GOALS)
     rows: list[Row] = []
     shown = None
     box = Box.parse(config.energy.keep_out) if config.energy.keep_out else None
     facts = machine() | {
         "episodes": f"{manifest.budget} steps of {env.dt:g} s",
         "success": success_rule(manifest),
-        "model": "; ".join(checkpoint.told() for checkpoint in checkpoints),
+        "model": "; ".join(checkpoint.told() for checkpoint in checkpoints) or "none",
         "goals drawn": f"seed {manifest.seed}, {len(manifest)} of them",
     }
     if "prior" in config.planners:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..cli import as_dict, compose
 from ..errors import UserError
 from ..files import write_atomic
+from ..folders import check_free, new_folder, owned
 
 if TYPE_CHECKING:
     import torch
@@ -46,17 +48,24 @@ def at_least(config: DictConfig, group: str = "", **least: int) -> None:
             raise UserError(f"{group}{'.' if group else ''}{key}={value}: must be at least {smallest}")
 
 
-def run_folder(config: DictConfig, command: str, name: str) -> Path:
-    """The folder a run may write to: `out`, or a new one under runs/COMMAND. Nothing there is ever overwritten.
+@contextmanager
+def run_folder(config: DictConfig, command: str, name: str, go_on: str = "choose another folder") -> Iterator[Path]:
+    """The folder a run may write to, and nobody else as long as the block runs: `out`, or a new one under runs/COMMAND.
+    Nothing there is ever overwritten. `go_on` says what to do after a write has failed.
 
     Raises:
-        UserError: if `out` is in use.
+        FolderError: if `out` is in use, or cannot be written to.
     """
-    stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
-    out = Path(config.out) if config.out else Path("runs") / command / stamped
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
-    return out
+    if config.out:
+        out = Path(config.out)
+        check_free(out)  # looks before it touches
+        with owned(out, go_on):
+            check_free(out)
+            yield out
+    else:
+        stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
+        with new_folder(Path("runs") / command / stamped, go_on) as out:
+            yield out
 
 
 @contextmanager
@@ -72,6 +81,28 @@ def write_config(config: DictConfig, out: Path) -> None:
     from omegaconf import OmegaConf
 
     write_atomic(out / "config.yaml", OmegaConf.to_yaml(config, resolve=True).encode())
+
+
+TOO_LARGE = re.compile(
+    "allocate|out of memory|Storage size calculation overflowed|integer multiplication overflow|array is too big|"
+    "Maximum allowed dimension",
+    re.IGNORECASE,
+)
+"""How NumPy and torch say that something does not fit into memory."""
+
+
+@contextmanager
+def in_memory(config: DictConfig, *keys: str) -> Iterator[None]:
+    """UserError, naming the `keys` that decide how much memory is needed, where there is not enough in the block."""
+    from omegaconf import OmegaConf
+
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError) or not (isinstance(error, MemoryError) or TOO_LARGE.search(str(error))):
+            raise
+        told = ", ".join(f"{key}={OmegaConf.select(config, key)}" for key in keys)
+        raise UserError(f"{told}: takes more memory than there is; lower {' or '.join(keys)}") from error
 
 
 def setup_device(config: DictConfig) -> torch.device:
@@ -108,7 +139,7 @@ def load_checkpoint(config: DictConfig, named: str | None, device: torch.device)
     shipped = Path(str(files(models))) / "pretrained"
     if named:
         known = not Path(named).exists() and (shipped / named / CONFIG).is_file()
-        folder = shipped / named if known else Path(named)
+        folder = shipped / named if known else checkpoint_folder(named)
     else:
         folder = shipped / shipped_name(env, obs)
         if not folder.is_dir():
@@ -119,10 +150,31 @@ def load_checkpoint(config: DictConfig, named: str | None, device: torch.device)
             )
     checkpoint = Checkpoint.load(folder, device)
     checkpoint.require(env, obs)
+    if checkpoint.env == env:
+        take_parameters(config, checkpoint.env_config)
     size = checkpoint.env_config.get("size")
     if "pixels" in obs and size != config.env.size:
         raise UserError(f"env.size={config.env.size}: the checkpoint was trained for env.size={size}")
     return checkpoint
+
+
+def checkpoint_folder(named: str) -> Path:
+    """The checkpoint's folder, where it or that of the run which wrote it is named."""
+    from ..models.checkpoint import CONFIG
+    from ..training.loop import CHECKPOINT
+
+    run = Path(named)
+    inside = (run / CHECKPOINT, run / "train" / CHECKPOINT)  # of a training, of a quickstart
+    return next((folder for folder in (run, *inside) if (folder / CONFIG).is_file()), run)
+
+
+def take_parameters(config: DictConfig, recorded: Mapping[str, Any]) -> None:
+    """Adds to `env` the parameters of an own world that it was recorded with, where the config sets none."""
+    from omegaconf import OmegaConf
+
+    for key, value in recorded.items():
+        if key not in ("pixels", "size") and key not in config.env:
+            OmegaConf.update(config, f"env.{key}", value, force_add=True)
 
 
 def make_env(config: DictConfig) -> World:
@@ -137,9 +189,10 @@ def make_env(config: DictConfig) -> World:
     pixels = "pixels" in check_obs(config.obs)
     if config.env.size % 16:
         raise UserError(f"env.size={config.env.size}: must be a multiple of 16")
-    name = config.env.name
+    settings = as_dict(config.env)
+    name = settings.pop("name")
     try:
-        env = make_world(name, pixels=pixels, size=config.env.size)
+        env = make_world(name, pixels=pixels, **settings)
     except ValueError as error:
         raise UserError(f"env.{error}" if str(error).startswith("size=") else f"env={name}: {error}") from None
     if name not in OWN:

@@ -1,4 +1,4 @@
-"""`forearm data check PATH`: which file of a recording is damaged, and why."""
+"""`forearm data check PATH …`: which file of a recording is damaged, and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def run(config: DictConfig) -> int:
     from ..episodes import check
 
     if not config.data:
-        raise UserError("data: give the folder to check: forearm data check PATH")
-    report = check(Path(config.data), progress=True)
-    print("\n".join(report.lines()))
-    return 0 if report.ok else 2
+        raise UserError("data: give the folder to check: forearm data check PATH …")
+    ok = True
+    for folder in config.data:
+        report = check(Path(folder), progress=True)
+        print("\n".join(report.lines()))
+        ok &= report.ok
+    return 0 if ok else 2

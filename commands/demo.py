@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .bench import load_goals, own_imagination, write_film
-from .common import load_checkpoint, make_env, nothing_to_resume, run_folder, setup_device, write_config
+from .bench import MEMORY, load_goals, own_imagination, write_film
+from .common import in_memory, load_checkpoint, make_env, nothing_to_resume, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from omegaconf import DictConfig
 
 
 def run(config: DictConfig) -> None:
+    device = setup_device(config)
+    with run_folder(config, "demo", f"{config.env.name}-{config.obs}") as out, in_memory(config, *MEMORY):
+        show(config, device, out)
+
+
+def show(config: DictConfig, device: torch.device, out: Path) -> None:
+    """Runs the planner on each goal; prints the row, and writes results.json and the film into `out`."""
     from ..episodes.progress import progress_bar
     from ..evaluation.closed_loop import run_episodes
     from ..evaluation.results import Row, table, write_results
 
-    device = setup_device(config)
     checkpoint = load_checkpoint(config, config.checkpoint, device)
     env = make_env(config)
     controller = own_imagination(config, env, checkpoint, device)
     manifest = load_goals(config, env)
-    out = run_folder(config, "demo", f"{env.name}-{config.obs}")
     write_config(config, out)
     steps = len(manifest) * manifest.budget
     with nothing_to_resume(config), progress_bar(f"demo {env.name}", steps, "steps") as advance:

@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ..requirements import outdated
 from ..version import __version__
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def machine() -> dict[str, str]:
 
 def run(config: DictConfig) -> int:
     del config
+    if wrong := outdated():
+        for name, what in wrong.items():
+            print(f"  {name:<10} DOES NOT WORK: {what}")
+        return 2
     import time
 
     import torch

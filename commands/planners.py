@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, get_args
 from ..cli import as_dict
 from ..errors import UserError
 from ..files import write_json
-from .common import at_least, check_transformer, command_line, run_folder, setup_device, write_config
+from .common import at_least, check_transformer, command_line, in_memory, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from omegaconf import DictConfig
 
@@ -21,14 +23,9 @@ if TYPE_CHECKING:
 def run(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
-    from ..episodes.progress import progress_bar
-    from ..evaluation.planners import gap_table, measure_gap
-    from ..evaluation.plots import gap_curves
-    from ..evaluation.timing import time_table
     from ..planner import PLANNERS
     from ..planner.compilation import Backend
     from ..planner.problems import PROBLEMS
-    from .doctor import machine
 
     at_least(config, seeds=1)
     at_least(config.imagined, "imagined", samples=2, iterations=1, horizon=1, depth=1, problems=1)
@@ -39,7 +36,19 @@ def run(config: DictConfig) -> None:
             if name not in choices:
                 raise UserError(f"{key}: {name} is unknown; choose from: {', '.join(choices)}")
     device = setup_device(config)
-    out = run_folder(config, "planners", "gaps")
+    memory = ("seeds", "imagined.samples", "imagined.problems")
+    with run_folder(config, "planners", "gaps") as out, in_memory(config, *memory):
+        measure(config, device, out)
+
+
+def measure(config: DictConfig, device: torch.device, out: Path) -> None:
+    """Plans every problem; prints tables, and writes results.json and the plot into `out`."""
+    from ..episodes.progress import progress_bar
+    from ..evaluation.planners import gap_table, measure_gap
+    from ..evaluation.plots import gap_curves
+    from ..evaluation.timing import time_table
+    from .doctor import machine
+
     write_config(config, out)
     pairs = [(problem, planner) for problem in config.problems for planner in config.planners]
     gaps = []

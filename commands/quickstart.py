@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING
 
 from ..cli import as_dict
 from ..errors import UserError
+from ..folders import check_free, new_folder, owned
 from . import bench
-from .common import at_least, check_members, check_obs, command_line, flat, make_env, setup_device, write_config
+from .common import (
+    at_least,
+    check_members,
+    check_obs,
+    command_line,
+    flat,
+    in_memory,
+    make_env,
+    setup_device,
+    write_config,
+)
 from .train import check_model, objective, stages, train, training_settings
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from ..envs import World
@@ -22,18 +34,28 @@ MAY_CHANGE = ("out", "workers", "device", "threads")
 
 
 def run(config: DictConfig) -> None:
+    from ..episodes import RecordRequest
+
+    device = setup_device(config)
+    env = make_env(config)
+    _check(config, env, RecordRequest.length)
+    stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{env.name}-{check_obs(config.obs)}".replace("/", "-")
+    if config.out:
+        _check_folder(config, Path(config.out))  # looks before it touches
+    where = owned(Path(config.out)) if config.out else new_folder(Path("runs/quickstart") / stamped)
+    with where as out, in_memory(config, "batch", *bench.MEMORY):
+        _check_folder(config, out)
+        _go(config, env, device, out)
+
+
+def _go(config: DictConfig, env: World, device: torch.device, out: Path) -> None:
+    """Records, trains and benches in `out`, or goes on with what is there."""
     from ..episodes import Recordings, RecordRequest, record
     from ..evaluation.goals import make_goals
     from ..models.checkpoint import Checkpoint
     from ..training.loop import SNAPSHOT
 
     clock = [time.perf_counter()]
-    name = f"{config.env.name}-{check_obs(config.obs)}".replace("/", "-")
-    out = Path(config.out or Path("runs/quickstart") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}")
-    device = setup_device(config)
-    env = make_env(config)
-    _check(config, env, RecordRequest.length)
-    _check_folder(config, out)
     fresh = not (out / "data").exists()
     write_config(config, out)
     try:
@@ -43,7 +65,8 @@ def run(config: DictConfig) -> None:
         clock.append(time.perf_counter())
         print(f"2/3 train: {config.steps} steps on {device}")
         resume = (out / "train" / SNAPSHOT).exists()
-        folder = train(config, Recordings.open([out / "data"]), out / "train", device, resume)
+        with owned(out / "train"):  # which `forearm train resume=true` could go on with
+            folder = train(config, Recordings.open([out / "data"]), out / "train", device, resume)
         clock.append(time.perf_counter())
         print(f"3/3 bench: {config.episodes} held-out goals")
         checkpoint = Checkpoint.load(folder, device)
@@ -85,8 +108,8 @@ def _check_folder(config: DictConfig, out: Path) -> None:
     """
     from omegaconf import OmegaConf
 
-    if out.exists() and not (out / "config.yaml").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out={out}: is in use and nothing is overwritten; choose another folder")
+    if not (out / "config.yaml").is_file():
+        check_free(out)
     if (out / "bench" / "report.html").exists():
         raise UserError(f"out={out}: is finished and nothing is overwritten; choose another folder")
     if (out / "config.yaml").exists():

@@ -7,11 +7,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import at_least, check_obs, check_transformer, flat, run_folder, setup_device, told_next, write_config
+from ..folders import owned
+from .common import (
+    at_least,
+    check_obs,
+    check_transformer,
+    checkpoint_folder,
+    flat,
+    in_memory,
+    run_folder,
+    setup_device,
+    told_next,
+    write_config,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +53,11 @@ def run(config: DictConfig) -> None:
         raise UserError("data: give the folder that `forearm record` wrote: data=PATH, or several as data=[A,B]")
     device = setup_device(config)
     data = Recordings.open([Path(folder) for folder in config.data])
-    if config.resume:
-        out = Path(config.out) if config.out else _latest(Path("runs/train"))
-    else:
-        out = run_folder(config, "train", f"{ENVS.join(data.envs)}-{config.obs}")
-    checkpoint = train(config, data, out, device, config.resume)
+    name = f"{ENVS.join(data.envs)}-{config.obs}"
+    go_on = "make room; forearm train resume=true out=… goes on"
+    where = owned(Path(config.out), go_on) if config.resume else run_folder(config, "train", name, go_on)
+    with where as out, in_memory(config, "batch", "horizon"):
+        checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
     print(told_next(data.envs[0], f"bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}"))
 
@@ -94,7 +107,7 @@ def _train_world(
         model = WorldModel(architecture(config, data))
     init = None
     if config.get("init"):
-        init = Checkpoint.load(Path(config.init))
+        init = Checkpoint.load(checkpoint_folder(config.init))
         _start_from(init, model)
     asked = stages(config, data.length)
     identity = {"obs": config.obs, "readout.width": model.architecture.readout_width}
@@ -150,7 +163,7 @@ def _train_world(
                 print(f"step {trainer.step}: {validation.words}")
             if pressed():
                 trainer.save()
-                raise KeyboardInterrupt(f"forearm train … out={out} resume=true (saved at step {trainer.step})")
+                raise KeyboardInterrupt(f"forearm train resume=true out={out} (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
 
 
@@ -211,7 +224,7 @@ def _begin_on_top(
             f"world={config.world}: set what is to be learned on it: predictor, readout, prior or temporal.steps"
         )
     folder, recorded = out / CHECKPOINT, None
-    world = Checkpoint.load(Path(config.world), device)
+    world = Checkpoint.load(checkpoint_folder(config.world), device)
     begun: dict[str, Any] = {
         "world": world.sha256,
         "data": data.sha256,
@@ -346,7 +359,7 @@ def learn_on_top(
             checkpoint = replace(checkpoint, about=about, **added)
             checkpoint.save(folder)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"forearm train … out={folder.parent} resume=true") from None
+        raise KeyboardInterrupt(f"forearm train resume=true out={folder.parent}") from None
 
 
 @contextmanager
@@ -360,6 +373,9 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         pressed = True
         signal.signal(signal.SIGINT, before)
 
+    if current_thread() is not main_thread():  # only that one may say what signals do
+        yield lambda: False
+        return
     before = signal.signal(signal.SIGINT, hold)
     try:
         yield lambda: pressed
@@ -491,7 +507,9 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
     """
     from ..envs import make_world
 
-    tracked = {env: make_world(env, pixels=False).tracked for env in data.envs}  # pixels would need OpenGL
+    configs = {part.manifest.request.env: part.manifest.request.config for part in data.parts}
+    worlds = {env: make_world(env, **config | {"pixels": False}) for env, config in configs.items()}  # no OpenGL
+    tracked = {env: world.tracked for env, world in worlds.items()}
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
     return tracked
@@ -504,7 +522,8 @@ def tolerance(data: Recordings) -> float | None:
     return None if None in told else min(told)
 
 
-def _latest(runs: Path) -> Path:
+def latest(runs: Path = Path("runs/train")) -> Path:
+    """The folder of the latest training that can be resumed. UserError where there is none."""
     from ..training.loop import SNAPSHOT
 
     found = sorted(path.parent for path in runs.glob(f"*/{SNAPSHOT}"))

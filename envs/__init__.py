@@ -9,8 +9,6 @@ from .rendering import select_backend
 
 select_backend()  # before anything imports mujoco
 
-import gymnasium  # noqa: E402
-
 from ..errors import SimulationError  # noqa: E402
 from .arm_env import ArmEnv, as_arm  # noqa: E402
 from .check import WorldWarning, check_world  # noqa: E402
@@ -45,14 +43,6 @@ __all__ = [
     "world_names",
 ]
 
-GYMNASIUM_IDS = {
-    "reach": "forearm/Reach-v0",
-    "push": "forearm/Push-v0",
-    "pickplace": "forearm/PickPlace-v0",
-    "stack": "forearm/Stack-v0",
-    "drawer": "forearm/Drawer-v0",
-}
-
 
 def make(name: str, **config: Any) -> ArmEnv:
     """The arm at a task, by the task's name; `make_world` makes any world by its name.
@@ -65,10 +55,10 @@ def make(name: str, **config: Any) -> ArmEnv:
     return ArmEnv(TASKS[name], **config)
 
 
-def _ogbench(name: str, **config: Any) -> World:
+def _ogbench(name: str, pixels: bool = False, size: int = 64) -> World:
     from .ogbench_world import make  # only where it is asked for, because it is an extra
 
-    return make(name, **config)
+    return make(name, pixels, size)
 
 
 for _task in TASKS.values():
@@ -79,9 +69,3 @@ for _name in ("cube-single", "cube-double", "scene"):
 
 OWN = frozenset(world_names(offered=False))
 """Worlds that come with Forearm, and keep their promises."""
-
-for _name, _id in GYMNASIUM_IDS.items():
-    if _id not in gymnasium.registry:
-        gymnasium.register(
-            _id, entry_point=f"{__name__}:make", kwargs={"name": _name}, max_episode_steps=TASKS[_name].budget
-        )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from inspect import signature
+from multiprocessing import parent_process
 from typing import Any
 
 from ..errors import UserError
@@ -19,7 +21,8 @@ GROUP = "forearm.worlds"
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 MakeWorld = Callable[..., World]
-"""Makes a world of `pixels: bool`, whether it observes images, and `size: int`, their side."""
+"""Makes a world of `pixels: bool`, whether it observes images, `size: int`, their side, and any parameters of its own:
+JSON values by keyword, on the command line env.KEY=VALUE."""
 
 _registered: dict[str, MakeWorld] = {}
 
@@ -49,18 +52,49 @@ def is_offered(name: str) -> bool:
     return bool(entry_points(group=GROUP, name=name))
 
 
+def parameters(name: str) -> dict[str, Any]:
+    """What the maker of a world takes beside `pixels` and `size`: defaults by keyword, None where they are no plain
+    values or there are none. Raises UserError as `make_world` does."""
+    found = signature(_maker(name)).parameters.values()
+    plain = (bool, int, float, str)
+    return {
+        key.name: key.default if isinstance(key.default, plain) else None
+        for key in found
+        if key.kind in (key.POSITIONAL_OR_KEYWORD, key.KEYWORD_ONLY) and key.name not in ("pixels", "size")
+    }
+
+
 def make_world(name: str, **config: Any) -> World:
-    """The world of a name, with `pixels` and `size` as they are configured.
+    """The world of a name, with `pixels` and `size` as they are configured, and parameters of its own maker; these are
+    in the world's `config` too, by which recordings and checkpoints remember them.
 
     Raises:
-        UserError: naming the valid names, or both names where a world calls itself by another.
+        UserError: naming the valid names, or both names where a world calls itself by another, or a parameter that it
+            does not have or that it needs.
     """
+    make = _maker(name)
+    try:
+        signature(make).bind(**config)
+    except TypeError as error:
+        takes = ", ".join(parameters(name)) or "nothing"
+        raise UserError(f"env={name}: {error}; beside size it takes: {takes}") from None
+    world = make(**config)
+    if world.name != name:
+        raise UserError(f"env={name}: its world has the name {world.name}; give both the same")
+    world.config.update({key: value for key, value in config.items() if key not in ("pixels", "size")})
+    return world
+
+
+def _maker(name: str) -> MakeWorld:
     if name not in _registered:
         for entry in entry_points(group=GROUP, name=name):
             register(name, entry.load())
     if name not in _registered:
-        raise UserError(f"env={name} is unknown; choose one of: {', '.join(world_names())}")
-    world = _registered[name](**config)
-    if world.name != name:
-        raise UserError(f"env={name}: its world has the name {world.name}; give both the same")
-    return world
+        there = f"env={name} is unknown; choose one of: {', '.join(world_names())}"
+        if parent_process() is not None:
+            there = (
+                f"env={name} is unknown to this worker process, which imports the program's main module only: "
+                "register it there at top level, outside of `if __name__ == '__main__'`, or set workers=1"
+            )
+        raise UserError(there)
+    return _registered[name]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..folders import contents
 from .manifest import MANIFEST, RECORDING, Manifest, RecordRequest, read_recording
 from .progress import progress_bar
 from .store import DataError, Header, checksum, episode_name, leftovers, read_columns, read_header
@@ -87,11 +88,10 @@ def _described(folder: Path, problems: list[Problem]) -> Manifest | RecordReques
 
 
 def _strays(folder: Path, known: set[str]) -> Iterator[Problem]:
-    broken_off = set(leftovers(folder))
-    for path in sorted(folder.iterdir()):
-        if path in broken_off:
-            yield Problem(path.name, "left over by a recording that was killed; recording again removes it")
-        elif path.name not in known:
+    for path in leftovers(folder):
+        yield Problem(path.name, "left over by a recording that was killed; recording again removes it")
+    for path in contents(folder):
+        if path.name not in known:
             yield Problem(path.name, "foreign: not part of this recording")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .manifest import MANIFEST, SPLITS, Manifest
+from ..folders import contents
+from .manifest import MANIFEST, RECORDING, SPLITS, Manifest
 from .store import Column, DataError, episode_name, read_columns, read_header
 
 
@@ -24,8 +25,12 @@ class Dataset:
         """Reads the manifest and every header. DataError names the first file that is missing or wrong."""
         advice = f"`forearm data check {folder}` lists all that is wrong"
         if not folder.is_dir():
+            if folder.exists():
+                raise DataError(f"{folder}: is a file; give the folder that `forearm record` wrote")
             raise DataError(f"{folder}: no such folder; `forearm record out={folder}` makes one")
         if not (folder / MANIFEST).exists():
+            if not (folder / RECORDING).exists():
+                raise DataError(f"{folder}: {_other(folder)}; give a folder that `forearm record` wrote")
             raise DataError(f"{folder}: no {MANIFEST}, so the recording is not complete; {advice}")
         try:
             manifest = Manifest.read(folder)
@@ -143,6 +148,14 @@ def _facts(one: Dataset, other: Dataset) -> dict[str, tuple[Any, Any]]:
         shared = sorted(own.columns.keys() & first.columns.keys())
     shapes = {f"shape of '{name}'": (own.columns[name].shape, first.columns[name].shape) for name in shared}
     return {"length": (own.length, first.length), **shapes}
+
+
+def _other(folder: Path) -> str:
+    """What a folder is that holds no recording."""
+    if (folder / "meta" / "info.json").exists():
+        return "is a LeRobot data set, not a recording of Forearm's"
+    there = contents(folder)
+    return f"holds '{there[0].name}' and no recording of Forearm's" if there else "is empty"
 
 
 def _listed(words: Iterable[str]) -> str:

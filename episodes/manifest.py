@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..folders import contents
 from .store import Column, DataError, Header, Origin, episode_name, read_header, read_json, write_json
 
 SCHEMA = 1
@@ -172,8 +173,10 @@ def begin(folder: Path, request: RecordRequest, versions: Mapping[str, str]) -> 
     """Writes what is about to be recorded, or makes sure that it is what was begun here before."""
     path = folder / RECORDING
     if not path.exists():
-        if others := sorted(entry.name for entry in folder.iterdir()):
-            raise DataError(f"{folder}: holds '{others[0]}' and no recording; record into an empty or a new folder")
+        if others := contents(folder):
+            raise DataError(
+                f"{folder}: holds '{others[0].name}' and no recording; record into an empty or a new folder"
+            )
         return write_json(path, {"schema": SCHEMA, **asdict(request), "versions": versions})
     begun, wanted = asdict(read_recording(folder)[0]), asdict(request)
     for told in (begun, wanted):

@@ -4,8 +4,6 @@ Episode i is a pure function of the request's seed and i, and a file is whole or
 recording, and whatever the number of workers, the finished set is the same, byte for byte.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
@@ -16,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import SimulationError
+from ..folders import owned
 from ..seeds import recording_seed
 from ..version import __version__
 from .manifest import Manifest, RecordRequest, begin, read_recording
@@ -76,14 +75,14 @@ def record(
     sent to another process: with more than one worker they are called in spawned ones. With one, everything happens in
     this process.
 
-    Raises DataError when the folder holds something else, WorkerError when an episode cannot be recorded. After
-    either, after Ctrl-C and after SIGKILL, recorded episodes stay, and the same call goes on with the rest.
+    Raises DataError when the folder holds something else, FolderError when it cannot be written to or another process
+    records into it, WorkerError when an episode cannot be recorded. After these, after Ctrl-C and after SIGKILL,
+    recorded episodes stay, and the same call goes on with the rest.
     """
     if workers < 1:
         raise DataError(f"workers={workers}: must be at least 1")
-    folder.mkdir(parents=True, exist_ok=True)
     versions = {"forearm": __version__, "mujoco": version("mujoco"), "numpy": version("numpy")}
-    with _locked(folder):
+    with owned(folder, "run the same command again to go on"), _cleared(folder):
         begin(folder, request, versions)
         missing = [index for index in range(request.episodes) if not _recorded(folder, request, index)]
         if missing:
@@ -200,20 +199,13 @@ def _same_versions(folder: Path, versions: dict[str, str]) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One recorder a folder, which finds and leaves no half-written files. The lock goes when its process goes."""
-    handle = os.open(folder, os.O_RDONLY)
+def _cleared(folder: Path) -> Iterator[None]:
+    """Finds and leaves no half-written files."""
+    _clear(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _clear(folder)
-        try:
-            yield
-        finally:
-            _clear(folder)
-    except BlockingIOError:
-        raise DataError(f"{folder}: another process is recording into this folder") from None
+        yield
     finally:
-        os.close(handle)
+        _clear(folder)
 
 
 def _clear(folder: Path) -> None:

@@ -96,7 +96,8 @@ def _run_spawned(
 def _pool(task: Task[Result], workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
     context = get_context("spawn")
     processes: dict[Connection, SpawnProcess] = {}
-    resource_tracker.ensure_running()  # started later, it would unblock Ctrl-C
+    if os.name == "posix":  # elsewhere there is none
+        resource_tracker.ensure_running()  # started later, it would unblock Ctrl-C
     try:
         with _interrupts_held(), _environment(_ONE_THREAD):
             for _ in range(workers):
@@ -118,6 +119,8 @@ def _pool(task: Task[Result], workers: int) -> Iterator[dict[Connection, SpawnPr
 
 def _serve(connection: Connection, task: Task[Result]) -> None:
     item = None
+    if not hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair
     try:
         with task() as work:
             while True:
@@ -130,8 +133,12 @@ def _serve(connection: Connection, task: Task[Result]) -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; processes started in it never see one. The parent stops them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C and SIGTERM, which a scheduler sends to every process, wait until the end of the block; processes started
+    in it never see one. The parent stops them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -157,7 +164,7 @@ def _failed(noun: str, item: int | None, why: str) -> str:
 
 
 def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _death(process: SpawnProcess) -> str:

@@ -18,6 +18,7 @@ from conftest import FOREARM
 from forearm.cli import COMMANDS, command_help, compose, main
 from forearm.commands import common, quickstart
 from forearm.commands.bench import sweep
+from forearm.commands.common import flat
 from forearm.envs import make
 from forearm.evaluation.controllers import Imagination, Zero
 from forearm.evaluation.goals import make_goals
@@ -51,8 +52,8 @@ def test_help_lists_what_can_be_set(name: str, capsys: pytest.CaptureFixture[str
     assert text == command_help(COMMANDS[name]) + "\n"
     config = yaml.safe_load((CONFIGS / f"{COMMANDS[name].config}.yaml").read_text()) or {}
     groups = [key for choice in config.pop("defaults", []) if isinstance(choice, dict) for key in choice]
-    for key in config:
-        assert re.search(rf"^  {key}=", text, re.MULTILINE), key
+    for key in flat(config):
+        assert re.search(rf"^  {re.escape(key)}=", text, re.MULTILINE), key
     for group in groups:
         if re.search(rf"^  {group}=\w+ +# .*", text, re.MULTILINE):
             continue  # a line for all of it, which says whose help tells more
@@ -64,7 +65,7 @@ def test_help_lists_what_can_be_set(name: str, capsys: pytest.CaptureFixture[str
                 settings |= yaml.safe_load((CONFIGS / folder / f"{stem}.yaml").read_text())
             prefix = "" if group == "training" else f"{group}."
             assert group == "training" or re.search(rf"^  {group}={path.stem}( |$)", text, re.MULTILINE)
-            for key in settings.keys() - {"name"}:
+            for key in flat(settings).keys() - {"name"}:
                 assert re.search(rf"^ +{re.escape(prefix + key)}=", text, re.MULTILINE), key
 
 
@@ -129,7 +130,7 @@ BAD: dict[str, tuple[str, str]] = {
     "nobody's checkpoint": (f"record checkpoint=x {GOOD}", "checkpoint=x: policy=play needs none; it is"),
     "noise": (f"{ROUND} noise=1.5", r"noise=1\.5: must lie in 0 … 1; it is a share of the steps"),
     "round's env": (f"{ROUND} env=reach", "env=reach: the checkpoint was trained for env=push"),
-    "round's checkpoint": (f"{ROUND} checkpoint=nowhere", r"checkpoint=nowhere: no config\.json there"),
+    "round's checkpoint": (ROUND.replace("{run}/train/checkpoint", "nowhere"), r"=nowhere: no config\.json there"),
     "round's planner": (f"{ROUND} planner.sigma=0", r"planner\.samples=128 .* sigma=0.* positive"),
     "round's energy": (f"{ROUND} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of"),
     "round's prior": (f"{ROUND} planner.prior=1", r"planner\.prior: the checkpoint has no action prior"),
@@ -189,7 +190,7 @@ BAD: dict[str, tuple[str, str]] = {
     "an empty list": (f"{BENCH} planner_seeds=[]", r"planner_seeds=\[\]: must be a list like \[0,1,2\]"),
     "a list of words": (f"{BENCH} planner_seeds=[a]", r"planner_seeds=\[a\]: must be a list like \[0,1,2\]"),
     "half a list": (f"{BENCH} planners=[cem", r"planners=\[cem: must be a list like"),
-    "episodes": (f"{BENCH} episodes=0", "episodes=0: must be at least 1"),
+    "episodes": (BENCH.replace("episodes=1", "episodes=0"), "episodes=0: must be at least 1"),
     "record episodes": ("record episodes=0 out={out}", "episodes=0: must be a whole number, at least 2"),
     "length": ("record length=0 out={out}", "length=0: must be a whole number, at least 1"),
     "workers": ("record workers=0 out={out}", "workers=0: must be at least 1"),
@@ -203,7 +204,7 @@ BAD: dict[str, tuple[str, str]] = {
     "planner horizon": (f"{BENCH} planner.horizon=0", r"planner\.horizon=0: must be at least 1"),
     "oracle": (f"{BENCH} oracle.iterations=0", r"oracle\.samples=\d+ must .*iterations=0 at least 1"),
     "oracle episodes": (f"{BENCH} oracle.episodes=0", r"oracle\.episodes=0: must be at least 1"),
-    "steps": (f"{TRAIN} steps=0", "steps=0: must be at least 1"),
+    "steps": (TRAIN.replace("steps=2", "steps=0"), "steps=0: must be at least 1"),
     "rate": (f"{TRAIN} learning_rate=0", r"learning_rate=0\.?0?: must be positive"),
     "grounding": (f"{TRAIN} grounding_arm=-1", r"grounding_arm=-1(\.0)?: must not be negative"),
     "weight": (f"{TRAIN} objective=vicreg objective.weight=-1", r"objective\.weight=-1(\.0)?: must not be negative"),
@@ -212,7 +213,7 @@ BAD: dict[str, tuple[str, str]] = {
     "horizon": (f"{TRAIN} horizon=11", r"model\.chunk=2 x horizon=11: must be at most 20, the steps of an episode"),
     "no data": ("train obs=state out={out}", "data: give the folder"),
     "missing data": ("train obs=state data=nowhere out={out}", "nowhere: no such folder; `forearm record out=nowhere`"),
-    "data that is not": ("train obs=state data={run}/train out={out}", "no manifest.json, so the recording is not"),
+    "data that is not": ("train obs=state data={run}/train out={out}", "holds .* and no recording of Forearm"),
     "data without pixels": ("train obs=pixels data={run}/data out={out}", "obs=pixels: .*without pixels; .*state"),
     "nothing to check": ("data check", "data: give the folder to check"),
     "checking nowhere": ("data check nowhere", "nowhere: no such folder"),
@@ -321,7 +322,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str, str]] = {
         BENCH + " goals={run}/goals", "goals=.*: not a goal manifest",
     ),
     "out in use": (lambda f: (f / "out").mkdir() or (f / "out" / "thesis").touch(), BENCH, "out=.*: is in use"),
-    "out is a file": (lambda f: (f / "out").touch(), TRAIN, "out=.*: is in use and nothing is overwritten"),
+    "out is a file": (lambda f: (f / "out").touch(), TRAIN, "out=.*: is a file and nothing is overwritten"),
     "out of training in use": (lambda f: shutil.copytree(f / "train", f / "out"), TRAIN, "out=.*: is in use"),
     "out of another recording": (
         lambda f: shutil.copytree(f / "data", f / "out"),

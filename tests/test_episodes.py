@@ -28,6 +28,7 @@ from forearm.episodes import (
     windows,
 )
 from forearm.episodes.store import leftovers, read_header, write_episode
+from forearm.folders import FolderError
 from safetensors.numpy import load, save
 
 REQUEST = RecordRequest(env="toy", seed=3, episodes=6, length=8, config={"size": 4})
@@ -306,7 +307,7 @@ def test_ctrl_c_leaves_nothing_half_done(tmp_path: Path, unbroken: dict[str, byt
 def test_two_recorders_do_not_share_a_folder(tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_for_more_episodes(tmp_path, process)
-    with pytest.raises(DataError, match="another process is recording"):
+    with pytest.raises(FolderError, match="another process writes to this folder"):
         toy_record(SLOW, tmp_path)
     process.kill()
     process.communicate()
