@@ -133,7 +133,8 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
 
 def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) -> GoalManifest:
     """Problems whose goal is what a held-out episode came to `ahead` steps after their start, those alone that are
-    unsolved and stay so whether the arm stands still (`World.stay`) or makes no effort (`World.neutral`). An episode of them takes twice as many steps as the recording did.
+    unsolved and stay so whether the arm stands still (`World.stay`) or makes no effort (`World.neutral`). An episode of
+    them takes twice as many steps as the recording did.
 
     Raises:
         GoalError: for a recording of another environment, too short, or with too few such problems.
