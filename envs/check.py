@@ -54,9 +54,18 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     if isinstance(model, mujoco.MjModel):
         refuse_sleep(env.name, model)
 
+    size = action_size(env)
+    require(env.budget >= 1 and env.tolerance > 0, "`budget` and `tolerance` must be positive")
+    for key in ("stay", "neutral"):
+        action = np.asarray(getattr(env, key))
+        fits = action.shape == (size,) and bool((np.abs(action) <= 1).all())
+        require(fits, f"`{key}` must be an action ({size},) in [-1, 1]")
+    rate = env.metadata.get("render_fps")
+    require(isinstance(rate, int) and rate >= 1, f"`render_fps` must be a whole number, and is {rate}")
+    require(env.dt > 0, f"`dt` must be positive, and is {env.dt}")
+
     observation, _ = env.reset(seed=seed)
     start, goal, arrays = env.save_state(), env.goal_state(), _model_arrays(env)
-    size = action_size(env)
     require("state" in observation, "an observation must have a part `state`")
     for part, value in observation.items():
         require(part in DTYPES, f"an observation has the parts {', '.join(DTYPES)}, not `{part}`")
@@ -73,14 +82,6 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     require(
         np.allclose(tracked, found, rtol=1e-5, atol=1e-6), "`tracked` must be where the first points are in `state`"
     )
-    require(env.budget >= 1 and env.tolerance > 0, "`budget` and `tolerance` must be positive")
-    for key in ("stay", "neutral"):
-        action = np.asarray(getattr(env, key))
-        fits = action.shape == (size,) and bool((np.abs(action) <= 1).all())
-        require(fits, f"`{key}` must be an action ({size},) in [-1, 1]")
-    rate = env.metadata.get("render_fps")
-    require(isinstance(rate, int) and rate >= 1, f"`render_fps` must be a whole number, and is {rate}")
-    require(env.dt > 0, f"`dt` must be positive, and is {env.dt}")
 
     act("random")
     env.reset(seed=seed)

@@ -117,7 +117,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         if len(shape) != 2 or shape[0] < 1 or shape[1] != 3:
             raise UserError(f"env={name}: points must be (G, 3), metres, and are {shape}")
         observation = self.observe()
-        if "proprio" in observation and not observation["proprio"].size:
+        if proprio is not None and not observation["proprio"].size:
             raise UserError(f"env={name}: proprio={proprio} takes nothing of what is observed")
         self.tracked = slice(0, 3 * shape[0])
         spaces: dict[str, gymnasium.Space[Any]] = {

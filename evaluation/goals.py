@@ -115,7 +115,7 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
         try:
             env.reset(seed=goal_seed(seed, draw), options=options)
             problem = env.save_state(), env.goal_state()
-            solved = _solved_by_waiting(env, env.budget)
+            solved = _solved_by_waiting(env, problem[0], env.budget, env.stay)
         except SimulationError as error:
             diverged = error
             continue
@@ -133,7 +133,8 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
 
 def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) -> GoalManifest:
     """Problems whose goal is what a held-out episode came to `ahead` steps after their start, those alone that are
-    unsolved and stay so if nothing is done. An episode of them takes twice as many steps as the recording did.
+    unsolved and stay so whether the arm stands still (`World.stay`) or makes no effort (`World.neutral`). An episode of
+    them takes twice as many steps as the recording did.
 
     Raises:
         GoalError: for a recording of another environment, too short, or with too few such problems.
@@ -149,9 +150,13 @@ def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) ->
     for index in np.random.default_rng([STREAM, seed]).permutation(len(windows)):
         episode, step = windows[index]
         problem = states[episode, step], states[episode, step + ahead]
-        env.load_state(problem[0])
         env.set_goal(problem[1])
-        if not _solved_by_waiting(env, 2 * ahead):
+        try:
+            # From mid-motion, what is carried is held or let go where nothing is done.
+            solved = any(_solved_by_waiting(env, problem[0], 2 * ahead, action) for action in (env.stay, env.neutral))
+        except SimulationError:
+            continue
+        if not solved:
             problems.append(problem)
         if len(problems) == count:
             return _manifest(env, seed, 2 * ahead, problems, [f"{ahead} steps ahead"] * count)
@@ -171,9 +176,11 @@ def _manifest(
     return GoalManifest(env.name, seed, budget, env.tolerance, start, goal, versions=versions, labels=tuple(labels))
 
 
-def _solved_by_waiting(env: World, budget: int) -> bool:
+def _solved_by_waiting(env: World, start: np.ndarray, budget: int, action: np.ndarray) -> bool:
+    """Whether the goal comes about from a state (F,) on by an action that does nothing."""
+    env.load_state(start)
     for _ in range(budget + 1):
         if env.distance() < env.tolerance:
             return True
-        env.advance(env.stay)
+        env.advance(action)
     return False

@@ -337,8 +337,12 @@ def test_unknown_policies_are_answered_with_those_of_the_world(
 
 def test_code_in_the_documentation_runs(names: None) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-environment.md").read_text(), re.DOTALL)
-    exec(code, {})
-    assert make_world("my-pusher", pixels=False).tracked == slice(0, 3)
+    defined: dict[str, Any] = {"__name__": "my_arm"}
+    exec(code, defined)
+    world = make_world("my-arm", pixels=False)
+    assert world.tracked == slice(0, 3) and world.dt == 0.05
+    check_world(world)  # without a warning
+    assert len(make_goals(world, 3, seed=1)) == 3
 
 
 def test_the_example_plans_where_doing_nothing_fails(tmp_path: Path) -> None:
