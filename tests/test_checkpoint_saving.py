@@ -36,7 +36,7 @@ def made(seed: int, prior: bool = False, temporal: bool = False) -> Checkpoint:
         )
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """Stands for a kill: nothing of the save runs after it."""
 
 
