@@ -76,9 +76,8 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
     if config.get("world"):
         recorded = _begin_on_top(config, data, out, device, resume)
     else:
-        _train_world(
-            config, settings, data, out, device, resume
-        )  # returns before the next stage, which loads the data again
+        # A function of its own, so that the data it holds goes before the stages load theirs.
+        _train_world(config, settings, data, out, device, resume)
     learn_on_top(config, data, folder, device, recorded)
     return folder
 
@@ -230,9 +229,9 @@ def _begin_on_top(
         "data": data.sha256,
         "seed": config.seed,
         "precision": config.precision,
+        "readout.width": config.readout.width if config.readout.steps else 0,
+        "predictor.steps": config.predictor.steps,
     }
-    begun["readout.width"] = config.readout.width if config.readout.steps else 0
-    begun["predictor.steps"] = config.predictor.steps
     if config.predictor.steps:
         keys = ("predictor", "predictor_width", "predictor_depth")
         begun |= {f"model.{key}": config.model[key] for key in keys}

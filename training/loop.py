@@ -217,7 +217,7 @@ class Trainer:
         steps, before = self.settings.steps, begun["steps"]
         if steps < before:
             raise snapshot.ResumeError(
-                f"steps={steps}: this training was begun with steps={before}; to resume, ask for as many or more"
+                f"steps={steps}: this training was begun with steps={before}; keep it to resume, or ask for more"
             )
         snapshot.require_same(begun, {**self.identity, "steps": before})
         snapshot.restore(path, tensors, self._modules, self.optimizer)
