@@ -190,7 +190,7 @@ def _check_whole(path: Path, count: int) -> None:
     """OSError unless all frames can be read back: that ffmpeg met a full disk, say, imageio does not tell."""
     try:
         found, _ = imageio_ffmpeg.count_frames_and_secs(path)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):  # the last of a film without a readable frame
         found = 0
     if found != count:
         raise OSError(f"of {count} frames that were written {found} can be read back; is the disk full?")
