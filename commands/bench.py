@@ -392,6 +392,7 @@ def measure(
         facts=facts,
         command=command,
         manifest=manifest.sha256,
+        tolerance_cm=100 * manifest.tolerance,
     )
     print(f"report: {out / 'report.html'}")
     return rows
