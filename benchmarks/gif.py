@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     film, out = Path(arguments[0]), Path(arguments[1])
     fps = float(imageio.immeta(film, plugin="FFMPEG")["fps"])
     seconds = float(arguments[2]) if len(arguments) == 3 else 14.0
-    frames = islice(imageio.imiter(film, plugin="FFMPEG"), int(fps * seconds))
+    frames = islice(imageio.imiter(film, plugin="FFMPEG"), round(fps * seconds))
     print(write_gif(out, frames, fps, width=640))
     return 0
 

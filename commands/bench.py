@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -424,25 +424,26 @@ def measure(
                 shown = entry.name, episodes
             write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts)
     seconds = {**(spent or {}), "bench": time.perf_counter() - begun}
-    write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts, seconds=seconds)
     print(table(pool(rows)))
     print(f"goals: seed {manifest.seed}, sha256 {manifest.sha256}")
+    write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts, seconds=seconds)
     video = None
     if shown and config.video_episodes:
         name, episodes = shown
         video = write_film(out / f"{name.replace(' + ', '-')}.mp4", env, episodes, config.video_episodes, name)
     measured = [row for row in rows if row.error is None]
-    plot = success_against_cost(pool(measured), out / "success.png")
+    plot = drawn("plot", lambda: success_against_cost(pool(measured), out / "success.png"))
     facts["wall clock"] = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
     write_report(
         out / "report.html",
         f"{env.name} from {config.obs}",
         rows,
-        images={"Success at the end against what one plan costs.": plot},
+        images={"Success at the end against what one plan costs.": plot} if plot else {},
         videos=[video] if video else [],
         facts=facts,
         command=command,
         manifest=manifest.sha256,
+        tolerance_cm=100 * manifest.tolerance,
     )
     print(f"report: {out / 'report.html'}")
     if failed := failures(rows):
@@ -455,16 +456,20 @@ def success_rule(manifest: GoalManifest) -> str:
 
 
 def write_film(path: Path, env: World, episodes: Episodes, count: int, planner: str) -> Path | None:
-    """Films the first episodes; None, with a word about why, where this machine cannot render."""
-    from ..envs import RenderingError
+    """Films the first episodes; None, with a word about why, where that fails."""
     from ..evaluation.films import film
     from ..evaluation.video import write_mp4
 
-    count = min(count, len(episodes.manifest))
+    shown = range(min(count, len(episodes.manifest)))
+    return drawn("film", lambda: write_mp4(path, film(env, episodes, shown, planner), env.metadata["render_fps"]))
+
+
+def drawn(what: str, draw: Callable[[], Path]) -> Path | None:
+    """What `draw` makes of what was measured. Whatever fails there is told of, and costs nothing but the picture."""
     try:
-        return write_mp4(path, film(env, episodes, range(count), planner), env.metadata["render_fps"])
-    except RenderingError as error:
-        print(f"no film: {error}")
+        return draw()
+    except Exception as error:
+        print(f"no {what}: {' '.join(str(error).split()) or type(error).__name__}")
         return None
 
 

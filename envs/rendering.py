@@ -74,7 +74,7 @@ def select_backend() -> None:
     if chosen:
         os.environ["MUJOCO_GL"] = chosen  # as MuJoCo reads it; others take it letter by letter
     try:
-        import mujoco  # noqa: F401
+        import mujoco
     except Exception as error:  # whatever a backend's own import raises
         _set_aside = chosen, _reason(error)
         os.environ["MUJOCO_GL"] = "disable"
@@ -110,7 +110,8 @@ def camera_number(model: mujoco.MjModel, camera: str | int, key: str = "camera",
         return names.index(camera)
     if isinstance(camera, int | np.integer) and -free <= camera < model.ncam:
         return int(camera)
-    wrong = "the model has no such camera" if isinstance(camera, str | int | np.integer) else "a picture is of one camera"
+    one = isinstance(camera, str | int | np.integer)
+    wrong = "the model has no such camera" if one else "a picture is of one camera"
     valid = ", ".join([*names, *["-1 (the free one)"] * free])
     raise UserError(f"{key}={camera}: {wrong}; {f'choose one of: {valid}' if valid else 'add one to it'}")
 

@@ -23,11 +23,12 @@ def film(
     milliseconds = 1e3 * np.array(episodes.act_seconds) / len(episodes.manifest)
     for problem in problems:
         env.load_state(episodes.manifest.goal[problem])
-        goal = env.observe()["pixels"] if env.config["pixels"] else env.render_scene(240)
-        page = EpisodeFilm(env.name, planner, budget, note=note)
+        pixels = bool(env.config["pixels"])
+        goal = env.observe()["pixels"] if pixels else env.render_scene(240)
+        energies = [float(episodes.energies[plan][problem]) for plan in episodes.plans] if episodes.energies else []
+        page = EpisodeFilm(env.name, planner, budget, energies=energies, sees_pixels=pixels, note=note)
         for step in range(budget):
             env.load_state(episodes.states[problem, step + 1])
-            plan = episodes.plans[step]
             distance = float(episodes.distance[problem, step])
             frames = 1 if step < budget - 1 else 1 + env.metadata["render_fps"]
             yield from [
@@ -38,8 +39,7 @@ def film(
                         seen=env.observe().get("pixels"),
                         step=step + 1,
                         success=distance < episodes.manifest.tolerance,
-                        energy=float(episodes.energies[plan][problem]) if episodes.energies else None,
-                        plan_ms=float(milliseconds[plan]),
+                        plan_ms=float(milliseconds[episodes.plans[step]]),
                         distance_cm=100 * distance,
                     )
                 )

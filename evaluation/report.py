@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import repeat
 from pathlib import Path
 
 from ..files import write_atomic
@@ -23,22 +24,32 @@ _STYLE = """
   --accent: #0072b2; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16191d; --ink: #e3e6ea; --muted: #98a1ad; --faint: #333a42;
   --card: #1f2429; --accent: #56b4e9; } }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 54rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 76rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
+p, ul, dl, figure { max-width: 54rem; }
 .lead { font-size: 1.1rem; } .muted, caption, figcaption { color: var(--muted); font-size: .88rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th { text-align: left; color: var(--muted); font-weight: 600; }
-th, td { padding: .4rem .9rem .4rem 0; border-bottom: 1px solid var(--faint); white-space: nowrap; }
-.bar { position: relative; display: block; width: 9rem; height: .8rem; background: var(--card); border-radius: 3px; }
+th { text-align: left; vertical-align: bottom; color: var(--muted); font-weight: 600; }
+th, td { padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--faint); } td { white-space: nowrap; }
+.bar { position: relative; display: block; width: 9rem; height: .5rem; margin-top: .25rem; background: var(--card);
+  border-radius: 3px; }
 .bar i { position: absolute; top: 0; bottom: 0; background: var(--accent); opacity: .3; border-radius: 3px; }
 .bar b { position: absolute; top: 0; bottom: 0; width: 3px; margin-left: -1.5px; background: var(--accent); }
 .floor .bar, .ceiling .bar { --accent: var(--muted); }
+@media (max-width: 48rem) {
+  tbody, td { display: block; } thead { display: none; }
+  tr { display: grid; padding: .6rem 0; border-bottom: 1px solid var(--faint); }
+  td { display: flex; justify-content: space-between; gap: 1rem; padding: .1rem 0; border: 0; text-align: right; }
+  td.empty { display: none; } td::before { content: attr(data-name); color: var(--muted); text-align: left; }
+  td.planner { order: -1; font-weight: 600; } td.planner::before { content: none; } td .bar { margin-left: auto; }
+}
 figure { margin: 1.25rem 0; } figure img, video { width: 100%; border-radius: 6px; background: #fff; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.25rem; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
-pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
 """
 
 
@@ -53,18 +64,21 @@ def write_report(
     sections: Mapping[str, str] | None = None,
     command: str = "",
     manifest: str = "",
+    tolerance_cm: float | None = None,
 ) -> Path:
     """Write a page that says in plain words what was measured, how, how sure it is, and how to repeat it.
 
     `images` maps captions to PNG, JPEG or GIF (a file or its bytes), `videos` are mp4 files, `facts` are short lines
-    such as the machine and versions, `sections` maps further headings to plain text, `command` repeats the run, and
-    `manifest` is the sha256 of the goals. Seeds are pooled for the headline; the table of single seeds follows.
-    Everything is embedded and escaped: the page asks nothing of the network. Raises ValueError on an unknown image.
+    such as the machine and versions, `sections` maps further headings to plain text, `command` repeats the run,
+    `manifest` is the sha256 of the goals, and `tolerance_cm` how near counts as reached, centimetres. Seeds are
+    pooled for the headline; the table of single seeds follows. Everything is embedded and escaped: the page asks
+    nothing of the network. Raises ValueError on an unknown image.
     """
     pooled = ordered(pool(rows))
     parts = [f"<h1>{escape(title)}</h1>", *(f'<p class="lead">{escape(line)}</p>' for line in _headline(pooled))]
     if pooled:
         parts += ["<h2>Results</h2>", _table(pooled), _reading(pooled)]
+    parts += _diagnoses(pooled, tolerance_cm)
     parts += [_figure(caption, image) for caption, image in (images or {}).items()]
     if videos:
         parts += ["<h2>The arm at work</h2>", *map(_video, videos)]
@@ -106,11 +120,18 @@ def _headline(rows: Sequence[Row]) -> list[str]:
 def _table(rows: Sequence[Row]) -> str:
     header, *body = cells(rows)
     lines = [
-        f'<tr class="{row.kind}">{"".join(f"<td>{escape(cell)}</td>" for cell in line)}<td>{_bar(row)}</td></tr>'
+        f'<tr class="{row.kind}">{"".join(map(_cell, repeat(row), header, line))}</tr>'
         for row, line in zip(rows, body, strict=True)
     ]
-    head = "".join(f"<th>{escape(name)}</th>" for name in (*header, ""))
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _cell(row: Row, name: str, text: str) -> str:
+    """One of a table's; on a phone, where a row is a card, it carries its column's name."""
+    kind = "planner" if name == "planner" else "empty" if text == "-" else "figure"
+    bar = _bar(row) if name.startswith("success") else ""
+    return f'<td class="{kind}" data-name="{escape(name)}"><span>{escape(text)}{bar}</span></td>'
 
 
 def _bar(row: Row) -> str:
@@ -145,8 +166,9 @@ def _reading(rows: Sequence[Row]) -> str:
             "the goal. Strict: within 3 cm and 15 degrees, at three steps in a row."
         )
     lines += [
-        f"{row.planner}: plans made while the goal held have an energy of {row.energy_held:.2g} (median). "
-        "planner.enough=… of two to three times that searches only where the plan at hand has more."
+        f"{row.planner}: while the goal held, plans had an energy of {row.energy_held:.2g} (median). With "
+        f"planner.enough at two or three times that, such as {2.5 * row.energy_held:.2g}, a plan is searched for only "
+        "when the one at hand has more energy, which saves time."
         for row in rows
         if row.energy_held is not None
     ]
@@ -154,6 +176,68 @@ def _reading(rows: Sequence[Row]) -> str:
     lines += [f"{row.planner}: {row.note}" for row in rows if row.note]
     lines += [f"failed: {line}" for line in failures(rows)]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _diagnoses(rows: Sequence[Row], tolerance_cm: float | None) -> list[str]:
+    """Of planners that never succeeded: what the figures say, and what to look at next."""
+    parts = []
+    for row in rows:
+        if row.kind == "planner" and not row.successes:
+            others = [other for other in rows if (other.env, other.obs) == (row.env, row.obs)]
+            items = "".join(f"<li>{escape(line)}</li>" for line in _diagnosis(row, others, tolerance_cm))
+            parts += [f"<h2>Why {escape(row.planner)} may have failed</h2>", f"<ul>{items}</ul>"]
+    return parts
+
+
+def _diagnosis(row: Row, others: Sequence[Row], tolerance_cm: float | None) -> list[str]:
+    """What a planner's figures say about its failure, beside `others` on the same goals, in the order to look at it."""
+    lines = []
+    ceiling = max((other for other in others if other.kind == "ceiling"), key=lambda other: other.success, default=None)
+    if ceiling is None:
+        lines.append(
+            "Can the goals be reached? No ceiling was run: planners=[…,oracle] or, where there is one, expert tells."
+        )
+    elif ceiling.successes:
+        lines.append(f"The goals can be reached: {ceiling.planner} succeeds in {percent(ceiling.success)} %.")
+    else:
+        lines.append(f"Can the goals be reached? {ceiling.planner}, a ceiling, does not: look at them first.")
+    if row.reached:
+        lines.append(
+            f"The goal held at some step of {percent(row.reached)} % of the episodes and was lost again: look at what "
+            "holds it, such as planner.stay=true."
+        )
+    still = next((other for other in others if other.planner == "zero"), None)
+    if row.final_distance_cm is not None and still is not None and still.final_distance_cm is not None:
+        ends = (
+            f"Episodes end {row.final_distance_cm:.1f} cm from the goal, and {still.final_distance_cm:.1f} cm where "
+            "nothing is done: plans "
+        )
+        if row.final_distance_cm > 0.8 * still.final_distance_cm:
+            least = f", {tolerance_cm:g} cm" if tolerance_cm else ""
+            lines.append(
+                f"{ends}hardly move what should move. Does the model see it? Training tells how exactly (“sees the "
+                f"position to … cm”): that must be well below the tolerance{least}."
+            )
+        else:
+            lines.append(f"{ends}lead there, and not close enough.")
+    if row.plan_error_cm is not None:
+        limit = f" The tolerance is {tolerance_cm:g} cm." if tolerance_cm else ""
+        off = tolerance_cm is not None and row.plan_error_cm > tolerance_cm
+        holds = " Imagining does not hold: train longer or on more data, or plan less far." if off else ""
+        lines.append(f"After 5 model steps plans are {row.plan_error_cm:.1f} cm off from what happens.{limit}{holds}")
+    if row.phantoms:
+        lines.append(
+            f"{percent(row.phantoms)} % of the plans imagine a lift that does not happen: the model takes near misses "
+            "for grasps."
+        )
+    if row.evaluations:
+        lines.append(
+            f"A plan is the best of {row.evaluations:,} candidates. If more of them (planner.samples, "
+            "planner.iterations) change nothing, the search is not what fails."
+        )
+    if row.misses and row.plans:
+        lines.append(f"{row.misses} of {row.plans:,} plans came late, and old ones went on: raise deadline.")
+    return lines
 
 
 def _repeat(command: str, manifest: str, facts: Mapping[str, str]) -> list[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -26,6 +27,7 @@ WIDTH, HEIGHT = 800, 480
 _SCENE = HEIGHT
 _LEFT, _RIGHT = _SCENE + 20, WIDTH - 20
 _TILE = (_RIGHT - _LEFT - 16) // 2
+_GOAL_ALONE = 156
 _TILES_TOP = 84
 _CURVE = (_LEFT, 266, _RIGHT, 368)
 _TEXT_TOP = 392
@@ -35,9 +37,9 @@ _TEXT_TOP = 392
 class FilmFrame:
     """One moment of a closed-loop episode. Images are (H, W, 3) uint8 of any size.
 
-    `scene` is for people, `goal` and `seen` are what the model is given (`seen=None` when it sees no pixels). `energy`
-    is that of the plan being executed (None or non-finite leaves a gap), `plan_ms` the milliseconds it took,
-    `distance_cm` the true distance to the goal in centimetres, and `success` says whether the goal holds now.
+    `scene` is for people, `goal` and `seen` are what the model is given (`seen=None` when it sees no pixels; `goal` is
+    then for people too). `plan_ms` are the milliseconds that the plan being executed took, `distance_cm` the true
+    distance to the goal in centimetres, and `success` says whether the goal holds now.
     """
 
     scene: Pixels
@@ -45,33 +47,46 @@ class FilmFrame:
     seen: Pixels | None
     step: int
     success: bool
-    energy: float | None = None
     plan_ms: float | None = None
     distance_cm: float | None = None
 
 
 class EpisodeFilm:
-    """Composes the frames of one episode of at most `steps` steps, remembering energies to draw them as a curve."""
+    """Composes the frames of an episode of at most `steps` steps. `energies` are of the plans that were executed, one a
+    step, drawn as a curve up to the step of a frame; None or a non-finite one leaves a gap."""
 
-    def __init__(self, env: str, planner: str, steps: int, *, note: str = "") -> None:
+    def __init__(
+        self,
+        env: str,
+        planner: str,
+        steps: int,
+        *,
+        energies: Sequence[float | None] = (),
+        sees_pixels: bool = True,
+        note: str = "",
+    ) -> None:
         self._steps = steps
-        self._energies: list[tuple[int, float]] = []
-        self._page = _page(env, planner, note)
+        self._curve = [(i + 1, e) for i, e in enumerate(energies) if e is not None and math.isfinite(e)]
+        # Energies fall by decades in the first steps. Those that may be negative have no logarithm.
+        self._log = all(energy > 0 for _, energy in self._curve)
+        left, top = _LEFT, _TILES_TOP
+        # A model's pixels are shown as they are; a picture for people is made smaller.
+        self._resampling = Image.Resampling.NEAREST if sees_pixels else Image.Resampling.BOX
+        if sees_pixels:
+            second = left + _TILE + 16
+            self._tiles = {"goal image": (left, top, _TILE), "the model sees": (second, top, _TILE)}
+        else:
+            self._tiles = {"goal": (left, top, _GOAL_ALONE)}
+        self._page = _page(env, planner, note, self._tiles)
 
     def compose(self, frame: FilmFrame) -> Pixels:
-        """Draw `frame`: (480, 800, 3) uint8. Frames come in the order of their steps."""
-        if frame.energy is not None and math.isfinite(frame.energy):
-            self._energies.append((frame.step, frame.energy))
+        """Draw `frame`: (480, 800, 3) uint8."""
         page = self._page.copy()
         draw = ImageDraw.Draw(page)
         page.paste(_fit(frame.scene, _SCENE, Image.Resampling.BILINEAR), (0, 0))
-        for i, (name, pixels) in enumerate((("goal image", frame.goal), ("the model sees", frame.seen))):
-            left = _LEFT + i * (_TILE + 16)
-            _write(draw, (left, _TILES_TOP - 18), name, 12, MUTED)
-            if pixels is None:
-                _write(draw, (left + _TILE // 2, _TILES_TOP + _TILE // 2), "state, no pixels", 12, MUTED, anchor="mm")
-            else:
-                page.paste(_fit(pixels, _TILE, Image.Resampling.NEAREST), (left, _TILES_TOP))
+        for (left, top, size), pixels in zip(self._tiles.values(), (frame.goal, frame.seen), strict=False):
+            if pixels is not None:
+                page.paste(_fit(pixels, size, self._resampling), (left, top))
         self._draw_curve(page, frame.step)
         self._draw_numbers(draw, frame)
         return np.asarray(page)
@@ -79,29 +94,37 @@ class EpisodeFilm:
     def _draw_curve(self, page: Image.Image, step: int) -> None:
         left, top, right, bottom = _CURVE
         draw = ImageDraw.Draw(page)
-        if not self._energies:
+        if not self._curve:
             _write(draw, ((left + right) // 2, (top + bottom) // 2), "no energy: nothing is planned", 12, MUTED, "mm")
             return
-        values = [energy for _, energy in self._energies]
-        _write(draw, (left, top - 20), "energy of the plan", 12, MUTED)
-        _write(draw, (right, top - 20), f"{values[-1]:.3g}", 12, BLUE, "ra")
-        low, high = min(0.0, *values), max(0.0, *values)
+        _write(draw, (left, top - 20), f"energy of the plan{', logarithmic' * self._log}", 12, MUTED)
+        low, high = (limit(energy for _, energy in self._curve) for limit in (min, max))
+        if not self._log:
+            low, high = min(0.0, low), max(0.0, high)
+        if low < high:
+            for value, y, anchor in ((high, top, "ra"), (low, bottom, "rd")):
+                _write(draw, (right, y), f"{value:.2g}", 11, MUTED, anchor)
         # Pillow does not smooth lines: draw at twice the size and shrink.
-        width, height, pad = 2 * (right - left), 2 * (bottom - top), 8
+        width, height, pad = 2 * (right - left - 48), 2 * (bottom - top), 8
         canvas = Image.new("RGB", (width, height), PAPER)
         pen = ImageDraw.Draw(canvas)
         pen.line((0, height - 2, width, height - 2), fill=FAINT, width=3)
+        scale = math.log if self._log else float
+        span = scale(high) - scale(low) or 1.0
         points = [
             (
                 pad + (width - 2 * pad) * at / max(self._steps, 1),
-                height - pad - (height - 2 * pad) * (value - low) / (high - low or 1.0),
+                height - pad - (height - 2 * pad) * (scale(energy) - scale(low)) / span,
             )
-            for at, value in self._energies
+            for at, energy in self._curve
+            if at <= step
         ]
         if len(points) > 1:
             pen.line(points, fill=BLUE, width=4, joint="curve")
-        x, y = points[-1]
-        pen.ellipse((x - 7, y - 7, x + 7, y + 7), fill=BLUE)
+        if points:
+            x, y = points[-1]
+            pen.ellipse((x - 7, y - 7, x + 7, y + 7), fill=BLUE)
+            _write(draw, (right, top - 20), f"{self._curve[len(points) - 1][1]:.3g}", 12, BLUE, "ra")
         page.paste(canvas.reduce(2), (left, top))
 
     def _draw_numbers(self, draw: ImageDraw.ImageDraw, frame: FilmFrame) -> None:
@@ -124,7 +147,10 @@ def write_mp4(path: str | Path, frames: Iterable[Pixels], fps: float) -> Path:
     """Encode (H, W, 3) uint8 frames as H.264, yuv420p, playable by browsers, and rename the whole file into place.
 
     Odd sizes lose their last row or column, for yuv420p halves both. Frames are streamed: a generator will do.
-    Raises ValueError when there are no frames or their sizes differ.
+
+    Raises:
+        ValueError: when there are no frames or their sizes differ.
+        OSError: when ffmpeg fails, or not every frame can be read back; nothing is left of the film.
     """
     stream = iter(frames)
     first = next(stream, None)
@@ -142,29 +168,56 @@ def write_mp4(path: str | Path, frames: Iterable[Pixels], fps: float) -> Path:
             macro_block_size=2,
             output_params=["-crf", "23", "-movflags", "+faststart"],
         )
+        count = 0
         with closing(writer):  # not `with writer`, which leaves ffmpeg running after an error
             for frame in chain((first,), stream):
                 if frame.shape != first.shape:
                     raise ValueError(f"a video's frames must have one size, got {first.shape} and then {frame.shape}")
-                writer.append_data(np.ascontiguousarray(frame[:height, :width]))
+                _append(writer, np.ascontiguousarray(frame[:height, :width]))
+                count += 1
+        _check_whole(temporary, count)
     return Path(path)
+
+
+def _append(writer: Any, frame: Pixels) -> None:
+    try:
+        writer.append_data(frame)
+    except OSError as error:  # imageio's message goes on for lines
+        raise OSError(f"ffmpeg stopped, {str(error).splitlines()[0]}") from error
+
+
+def _check_whole(path: Path, count: int) -> None:
+    """OSError unless all frames can be read back: that ffmpeg met a full disk, say, imageio does not tell."""
+    try:
+        found, _ = imageio_ffmpeg.count_frames_and_secs(path)
+    except (OSError, RuntimeError, ValueError):  # the last of a film without a readable frame
+        found = 0
+    if found != count:
+        raise OSError(f"of {count} frames that were written {found} can be read back; is the disk full?")
 
 
 def write_gif(path: str | Path, frames: Iterable[Pixels], fps: float, *, width: int = 400, colours: int = 64) -> Path:
     """A small endless gif for a README: frames shrunk to `width` pixels, all in the palette of the middle one.
 
+    A gif counts in hundredths of a second, and viewers take delays of less than two of them for ten. So delays differ
+    by one where `fps` asks for it, and above 50 frames a second some are left out; it lasts as long as the frames do.
     Raises ValueError when there are no frames.
     """
-    images = [_shrink(frame, width) for frame in frames]
+    every = max(1, math.ceil(fps / 50))
+    images, count = [], 0
+    for frame in frames:
+        if count % every == 0:
+            images.append(_shrink(frame, width))
+        count += 1
     if not images:
         raise ValueError(f"no frames for {path}")
+    starts = [round(100 * i / fps) for i in (*range(0, count, every), count)]
+    delays = [10 * max(2, end - start) for start, end in pairwise(starts)]  # milliseconds
     # One palette and no dithering: what does not move then costs nothing, and does not flicker.
     palette = images[len(images) // 2].quantize(colours, method=Image.Quantize.MEDIANCUT)
     indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     with replacing(path) as temporary:
-        indexed[0].save(
-            temporary, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0, optimize=True
-        )
+        indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delays, loop=0, optimize=True)
     return Path(path)
 
 
@@ -182,16 +235,16 @@ def contact_sheet(frames: Sequence[Pixels], *, count: int = 6, width: int = 1200
     return buffer.getvalue()
 
 
-def _page(env: str, planner: str, note: str) -> Image.Image:
-    """What stays the same in all frames of an episode."""
+def _page(env: str, planner: str, note: str, tiles: Mapping[str, tuple[int, int, int]]) -> Image.Image:
+    """What stays the same in all frames of an episode; `tiles` are left, top and size of pictures, by their names."""
     page = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw = ImageDraw.Draw(page)
     _write(draw, (_LEFT, 16), env, 20, INK)
     _write(draw, (_RIGHT, 20), planner, 16, BLUE, "ra")
     _write(draw, (_LEFT, 42), note, 12, MUTED)
-    for i in range(2):
-        left = _LEFT + i * (_TILE + 16)
-        draw.rectangle((left - 1, _TILES_TOP - 1, left + _TILE, _TILES_TOP + _TILE), outline=FAINT)
+    for name, (left, top, size) in tiles.items():
+        _write(draw, (left, top - 18), name, 12, MUTED)
+        draw.rectangle((left - 1, top - 1, left + size, top + size), outline=FAINT)
     return page
 
 

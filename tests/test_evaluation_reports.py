@@ -224,12 +224,10 @@ def film(steps: int = 6) -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     scene = generator.integers(0, 256, (240, 240, 3), np.uint8)
     goal = generator.integers(0, 256, (64, 64, 3), np.uint8)
-    episode = EpisodeFilm("push from pixels", "cem", steps, note="goal 1 of 8")
     energies = [None, float("nan"), 3.0, 2.0, 1.0, 0.0]
+    episode = EpisodeFilm("push from pixels", "cem", steps, energies=energies, note="goal 1 of 8")
     return [
-        episode.compose(
-            FilmFrame(scene, goal, goal if step else None, step, step == 5, energies[step], plan_ms=20, distance_cm=3)
-        )
+        episode.compose(FilmFrame(scene, goal, goal if step else None, step, step == 5, plan_ms=20, distance_cm=3))
         for step in range(steps)
     ]
 

@@ -47,7 +47,7 @@ def test_it_shows_things_where_opengl_shows_them() -> None:
     opengl.close()
     with pytest.raises(ValueError, match="size=0"):
         RayCaster(env.model, "eye", 0)
-    with pytest.raises(UserError, match="camera=nowhere: .* choose one of: eye, scene"):
+    with pytest.raises(UserError, match=r"camera=nowhere: .* choose one of: eye, scene"):
         RayCaster(env.model, "nowhere", 16)
 
 

@@ -1,4 +1,4 @@
-"""What every renderer promises: it shows what the model and the simulation hold now, and says which cameras there are."""
+"""What every renderer promises: it shows what model and simulation hold now, and says which cameras there are."""
 
 from collections.abc import Callable, Iterator
 
@@ -81,6 +81,7 @@ def edits(model: mujoco.MjModel) -> dict[str, Callable[[], None]]:
     tiles, paint = model.material("tiles").id, model.material("paint").id
     textures = model.mat_texid[tiles]
     other = np.where(textures == model.texture("squares").id, model.texture("stripes").id, textures)
+
     def kinds_of_light() -> None:
         model.vis.headlight.diffuse[:] = 0.0, 0.3, 0.0
         model.light_type[lamp] = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
