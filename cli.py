@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -152,7 +153,8 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
         overrides = [*before, *([] if begun else _preset(overrides, root)), *overrides]
         groups = [override for override in overrides if _chooses(override, root)]
         written = [override for override in groups if override.split("=", 1)[1] in _options(override.split("=", 1)[0])]
-        config, defaults = hydra_compose(config_name, written), hydra_compose(config_name, written)
+        defaults = hydra_compose(config_name, written)
+    config = deepcopy(defaults)
     for override in groups:
         if override not in written:
             _registered(*override.split("=", 1), config, defaults)

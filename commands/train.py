@@ -52,7 +52,7 @@ def run(config: DictConfig) -> None:
     device = setup_device(config)
     data = Recordings.open([Path(folder) for folder in config.data])
     name = f"{ENVS.join(data.envs)}-{config.obs}"
-    go_on = "make room; forearm train resume=true out=… goes on"
+    go_on = "make room, and resume=true goes on with it"
     where = owned(Path(config.out), go_on) if config.resume else run_folder(config, "train", name, go_on)
     with where as out, in_memory(config, "batch", "horizon"):
         checkpoint = train(config, data, out, device, config.resume)
