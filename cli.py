@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from .console import enduring_output, terminable
 from .errors import UserError
-from .requirements import outdated_named
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -438,6 +437,8 @@ def _main(arguments: list[str]) -> int:
             return 0
         if name == "data check":  # paths read better than data=[…], and both work
             rest = _folders(rest)
+        from .requirements import outdated_named
+
         with outdated_named():
             return command.load()(compose(command.config, rest)) or 0
     except KeyboardInterrupt as interrupt:
