@@ -156,7 +156,8 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     config = deepcopy(defaults)
     for override in groups:
         if override not in written:
-            _registered(*override.split("=", 1), config, defaults)
+            group, name = override.split("=", 1)
+            _registered(group, name, config, defaults)
     if "settings" in root:
         for name in _registered_planners():
             for each in (config, defaults):

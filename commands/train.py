@@ -346,7 +346,7 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
     from ..envs import make_world
 
     configs = {part.manifest.request.env: part.manifest.request.config for part in data.parts}
-    worlds = {env: make_world(env, **config | {"pixels": False}) for env, config in configs.items()}  # no OpenGL
+    worlds = {env: make_world(env, **{**config, "pixels": False}) for env, config in configs.items()}  # no OpenGL
     tracked = {env: world.tracked for env, world in worlds.items()}
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
