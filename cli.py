@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from .console import enduring_output, terminable
 from .errors import UserError
-from .requirements import outdated_named
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -152,10 +152,12 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
         overrides = [*before, *([] if begun else _preset(overrides, root)), *overrides]
         groups = [override for override in overrides if _chooses(override, root)]
         written = [override for override in groups if override.split("=", 1)[1] in _options(override.split("=", 1)[0])]
-        config, defaults = hydra_compose(config_name, written), hydra_compose(config_name, written)
+        defaults = hydra_compose(config_name, written)
+    config = deepcopy(defaults)
     for override in groups:
         if override not in written:
-            _registered(*override.split("=", 1), config, defaults)
+            group, name = override.split("=", 1)
+            _registered(group, name, config, defaults)
     if "settings" in root:
         for name in _registered_planners():
             for each in (config, defaults):
@@ -436,6 +438,8 @@ def _main(arguments: list[str]) -> int:
             return 0
         if name == "data check":  # paths read better than data=[…], and both work
             rest = _folders(rest)
+        from .requirements import outdated_named
+
         with outdated_named():
             return command.load()(compose(command.config, rest)) or 0
     except KeyboardInterrupt as interrupt:

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -78,14 +77,22 @@ def new_folder(folder: Path, go_on: str = "choose another folder") -> Iterator[P
     with _removing(made):
         with _writable(folder, "give another folder as out=…"):
             _make(folder.parent, made)
-            for number in count(1):
-                path = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-                with suppress(FileExistsError):
-                    path.mkdir()
-                    made.append(path)
-                    break
+            path = _numbered(folder)
+            made.append(path)
         with _held(path, go_on):
             yield path
+
+
+def _numbered(folder: Path) -> Path:
+    """The first folder of that name, or with a number after it, that was not there and is now."""
+    path, number = folder, 1
+    while True:
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+            path = folder.with_name(f"{folder.name}-{number}")
 
 
 def _make(folder: Path, made: list[Path]) -> None:

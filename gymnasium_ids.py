@@ -4,9 +4,7 @@ registered as soon as Gymnasium is there."""
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -30,14 +28,14 @@ def register(registration: Any) -> None:
             )
 
 
-class _WhenImported(MetaPathFinder):
-    """Finds Gymnasium's registration as everybody does, and has `register` called once that is loaded."""
+class _WhenImported:
+    """Finds Gymnasium's registration as Python does, and has `register` called once that is loaded."""
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != REGISTRATION:
             return None
         sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 

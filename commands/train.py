@@ -54,7 +54,7 @@ def run(config: DictConfig) -> None:
     device = setup_device(config)
     data = Recordings.open([Path(folder) for folder in config.data])
     name = f"{ENVS.join(data.envs)}-{config.obs}"
-    go_on = "make room; forearm train resume=true out=… goes on"
+    go_on = "make room, and resume=true goes on with it"
     where = owned(Path(config.out), go_on) if config.resume else run_folder(config, "train", name, go_on)
     with where as out, in_memory(config, "batch", "horizon"):
         checkpoint = train(config, data, out, device, config.resume)
@@ -507,7 +507,7 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
     from ..envs import make_world
 
     configs = {part.manifest.request.env: part.manifest.request.config for part in data.parts}
-    worlds = {env: make_world(env, **config | {"pixels": False}) for env, config in configs.items()}  # no OpenGL
+    worlds = {env: make_world(env, **{**config, "pixels": False}) for env, config in configs.items()}  # no OpenGL
     tracked = {env: world.tracked for env, world in worlds.items()}
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
