@@ -62,6 +62,7 @@ RUN-2 are there those of play and interrupted play, with a further head that the
 readout and a prior learned anew on the same world model, with `prior.ahead=80`. RUN-noisy has learned from
 `policy=noisy` and `policy=interrupted`, 3,000 episodes each; it alone was put on the goals of results.md, once.
 
+Intervals of rows of several training seeds take seeds and goals at random, of rates alone where outcomes were not kept.
 This page is written by `python benchmarks/results.py --ablations RUN …` from the folders that the commands below made.
 """
 

@@ -398,7 +398,7 @@ def measure(
     from ..evaluation.energies import Box
     from ..evaluation.plots import success_against_cost
     from ..evaluation.report import write_report
-    from ..evaluation.results import failures, pool, table, write_results
+    from ..evaluation.results import failures, pool, remarks, table, write_results
     from .doctor import machine
 
     manifest.save(out / GOALS)
@@ -425,7 +425,8 @@ def measure(
             write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts)
     seconds = {**(spent or {}), "bench": time.perf_counter() - begun}
     print(table(pool(rows)))
-    print(f"goals: seed {manifest.seed}, sha256 {manifest.sha256}")
+    for line in (*remarks(pool(rows)), f"goals: seed {manifest.seed}, sha256 {manifest.sha256}"):
+        print(line)
     write_results(out / "results.json", rows, manifest.sha256, command=command, facts=facts, seconds=seconds)
     video = None
     if shown and config.video_episodes:

@@ -73,8 +73,10 @@ def run_entry(
         try:
             row, episodes = _run_seed(env, manifest, obs, entry, seed, advance, keep_out, not timed)
         except Exception as error:  # whatever a planner, a model or an energy raises: the rest of the bench goes on
-            traceback.print_exc()
-            about = f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error)
+            about = str(error)
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+                about = f"{type(error).__name__}: {about}"
             told = {"env": env.name, "obs": obs, "planner": entry.name, "seed": seed, "kind": entry.kind}
             rows.append(Row.failed(about, **told, **entry.labels))
             continue

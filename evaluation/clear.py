@@ -50,7 +50,7 @@ def cube_angle(rotation: np.ndarray, goal: np.ndarray) -> np.ndarray:
 
 def moderate(distance: np.ndarray) -> np.ndarray:
     """(B,) of metres from the goal (B, T) after each step: whether it was reached."""
-    return (distance[:, :BUDGET] <= MODERATE).any(1)
+    return np.any(distance[:, :BUDGET] <= MODERATE, axis=1)
 
 
 def strict(distance: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -58,7 +58,8 @@ def strict(distance: np.ndarray, angle: np.ndarray) -> np.ndarray:
     there = (distance[:, :BUDGET] <= STRICT) & (angle[:, :BUDGET] <= TURNED)
     if there.shape[1] < HOLD:
         return np.zeros(len(there), bool)
-    return np.lib.stride_tricks.sliding_window_view(there, HOLD, axis=1).all(-1).any(1)
+    held = np.all(np.lib.stride_tricks.sliding_window_view(there, HOLD, axis=1), axis=-1)
+    return np.any(held, axis=1)
 
 
 def clear_outcomes(env: World, episodes: Episodes) -> dict[str, list[bool]]:

@@ -9,7 +9,7 @@ from itertools import repeat
 from pathlib import Path
 
 from ..files import write_atomic
-from .results import KINDS, Kind, Row, cells, failures, ordered, percent, pool
+from .results import KINDS, Kind, Row, cells, failures, ordered, percent, pool, remarks
 
 _SIGNATURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
@@ -174,7 +174,7 @@ def _reading(rows: Sequence[Row]) -> str:
     ]
     lines += [_KINDS[kind] for kind in KINDS if any(row.kind == kind for row in rows)]
     lines += [f"{row.planner}: {row.note}" for row in rows if row.note]
-    lines += [f"failed: {line}" for line in failures(rows)]
+    lines += [*remarks(rows), *(f"failed: {line}" for line in failures(rows))]
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 

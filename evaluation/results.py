@@ -380,6 +380,20 @@ def percent(fraction: float) -> str:
     return "100" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}"
 
 
+def remarks(rows: Iterable[Row]) -> list[str]:
+    """A line for each row some of whose plans had no energy to go by."""
+    lines = []
+    for row in rows:
+        statuses = row.statuses or {}
+        if lost := statuses.get("no_finite_energy", 0):
+            plans = sum(statuses.values())
+            lines.append(
+                f"{row.planner}: no candidate had a finite energy in {lost:,} of {plans:,} plans, which went on as the "
+                "ones before"
+            )
+    return lines
+
+
 def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else percent(fraction)
 

@@ -17,7 +17,7 @@ from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import Batch
 from forearm.evaluation.controllers import Imagination, PriorAlone, Random, Zero, action_space
 from forearm.evaluation.goals import GoalManifest, make_goals
-from forearm.evaluation.results import pool, read_results
+from forearm.evaluation.results import pool, read_results, remarks
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
@@ -81,7 +81,22 @@ def test_energies_that_are_not_finite_are_a_row_that_says_why(reach: ArmEnv, goa
     assert rows[0].error is not None and "No candidate had a finite energy" in rows[0].error
     whole, _ = run_entry(reach, goals, "state", Entry("cem", "planner", planning(reach, model()), [0, 1]))
     assert [row.statuses for row in whole] == [{"ok": 3 * COUNT}] * 2
-    assert pool(whole)[0].statuses == {"ok": 6 * COUNT}
+    assert pool(whole)[0].statuses == {"ok": 6 * COUNT} and not remarks(pool(whole))
+
+
+def test_plans_without_an_energy_are_told(reach: ArmEnv, goals: GoalManifest) -> None:
+    """Of one goal of three, whose embedding is not a number."""
+    controller = planning(reach, model())
+    encode = controller.model.encode
+
+    def broken(observation: dict[str, torch.Tensor]) -> torch.Tensor:
+        z = encode(observation)
+        return torch.where(torch.arange(len(z))[:, None] == 1, torch.nan, z)
+
+    controller.model.encode = broken  # type: ignore[method-assign]
+    rows, _ = run_entry(reach, goals, "state", Entry("cem", "planner", controller, [0], timed=False))
+    assert rows[0].statuses == {"ok": 6, "no_finite_energy": 3} and rows[0].error is None
+    assert remarks(rows) == ["cem: no candidate had a finite energy in 3 of 9 plans, which went on as the ones before"]
 
 
 def test_only_the_seed_that_was_timed_has_times(reach: ArmEnv, goals: GoalManifest) -> None:
@@ -101,9 +116,12 @@ def test_a_bench_goes_on_and_its_exit_code_says_that_something_failed(
     for name in ("whole", "broken"):
         made = model()
         if name == "broken":
-            made.predictor.apply(lambda part: [p.data.fill_(np.inf) for p in part.parameters(recurse=False)])
-        size = [-1.0] * 5, [1.0] * 5
-        folders.append(Checkpoint(made, "reach", {"pixels": False, "size": 64}, "state", *size).save(tmp_path / name))
+            for parameter in made.predictor.parameters():
+                parameter.data.fill_(np.inf)
+        low, high = (-1.0,) * 5, (1.0,) * 5
+        folders.append(
+            Checkpoint(made, "reach", {"pixels": False, "size": 64}, "state", low, high).save(tmp_path / name)
+        )
     command = ["bench", "env=reach", "obs=state", f"checkpoint=[{','.join(map(str, folders))}]", "planners=[cem,zero]"]
     small = ["planner_seeds=[0]", "episodes=2", "video_episodes=0", "planner.samples=4", "planner.iterations=1"]
     assert main([*command, *small, f"out={tmp_path / 'run'}"]) == 2
