@@ -33,6 +33,7 @@ from forearm.planner.base import Execute
 from forearm.planner.gaussian import GaussianPlanner, by_rank
 from forearm.planner.gradient import adam_step
 from forearm.planner.mppi import temperature_for
+from forearm.planner.problems import PROBLEMS, corridor, double_integrator, riccati, stiff_double_integrator
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -632,3 +633,53 @@ def test_noise_is_that_of_torchs_generator() -> None:
     for b, seed in enumerate((11, 12)):
         generator = torch.Generator().manual_seed(_mix(seed, 4))
         assert torch.equal(noise[:, b], torch.randn(2, 5, 3, 2, generator=generator))
+
+
+# Problems
+
+
+def test_linear_quadratic_costs_are_those_of_a_simulation() -> None:
+    """Position and velocity of each point, stepped by hand; the second of two is ten times as sensitive."""
+    for problem, gains in ((double_integrator(), [1.0]), (stiff_double_integrator(), [1.0, 10.0])):
+        u = 4 * torch.randn(2, 3, 20, len(gains), generator=torch.Generator().manual_seed(0)).double()
+        cost = 0.1 * u.square().sum((-1, -2))
+        for point, gain in enumerate(gains):
+            position, velocity = torch.ones(2, 3).double(), torch.zeros(2, 3).double()
+            for step in range(20):
+                cost += position.square() + 0.1 * velocity.square()
+                position, velocity = position + 0.1 * velocity, velocity + 0.1 * gain * u[:, :, step, point]
+            cost += 10 * position.square() + velocity.square()
+        torch.testing.assert_close(problem.energy(u), cost, rtol=1e-5, atol=1e-3)
+        assert (problem.space.low == -4).all() and (problem.space.high == 4).all() and problem.space.size == len(gains)
+        assert PROBLEMS[problem.name]().optimum == problem.optimum
+
+
+def test_riccati_worked_out_by_hand() -> None:
+    """1 + p - p^2 / (1 + p), from p = 1."""
+    one = torch.ones(1, 1)
+    for steps, cost in ((0, 1.0), (1, 1.5), (2, 1.6)):
+        assert riccati(one, one, one, one, one, torch.tensor([2.0]), steps) == pytest.approx(4 * cost)
+    assert riccati(2 * one, 3 * one, 5 * one, 7 * one, 11 * one, one[0], 1) == pytest.approx(5 + 44 - 66**2 / 106)
+
+
+def test_the_corridor_is_driven_by_hand() -> None:
+    problem = corridor(steps=8, goal=0.25)
+    u = 0.25 * (2 * torch.rand(1, 50, 8, 1, generator=torch.Generator().manual_seed(0)) - 1)
+    costs = []
+    for path in u[0, :, :, 0].tolist():
+        y, cost = 0.0, 0.0
+        for step, move in enumerate(path, start=1):
+            y, cost = y + move, cost + 10 * move**2
+            low, high = {2: (-0.6, 0.3), 4: (-0.2, 0.7), 6: (-0.8, 0.2)}.get(step, (9.0, 9.0))
+            cost += 100 * max(0.0, min(y - low, high - y))
+        costs.append(cost + 10 * (y - 0.25) ** 2)
+    torch.testing.assert_close(problem.energy(u)[0], torch.tensor(costs))
+    assert (problem.space.low.item(), problem.space.high.item(), problem.space.steps) == (-0.25, 0.25, 8)
+
+
+@pytest.mark.parametrize("goal", [-0.9, 0.5])
+def test_the_taut_string_to_another_goal_is_what_is_found(goal: float) -> None:
+    problem = corridor(steps=16, goal=goal)
+    planner = ICEM(space=problem.space, samples=256, iterations=20, decay=1.05)
+    lowest = planner.plan(problem.energy, planner.init(4)).energy.min().item()
+    assert problem.optimum - 1e-4 < lowest < 1.02 * problem.optimum
