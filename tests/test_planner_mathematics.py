@@ -93,7 +93,12 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     *(("cem", {"sigma_min": 0.51}), ("cem", {"sigma_min": -0.01}), ("cem", {"momentum": -0.01})),
     *(("icem", {"keep": -0.01}), ("icem", {"keep": 1.01}), ("icem", {"decay": 0.999}), ("icem", {"elites": 0.0})),
     *(("icem", {"momentum": 1.0}), ("mppi", {"effective": 0.0}), ("mppi", {"effective": 1.0})),
-    *(("mppi", {"temperature": -1.0}), ("mppi", {"samples": 1}), ("cem_gradient", {"refine": 0.0})),
+    *(
+        ("mppi", {"temperature": 0.0}),
+        ("mppi", {"temperature": -1.0}),
+        ("mppi", {"samples": 1}),
+        ("cem_gradient", {"refine": 0.0}),
+    ),
     *(("cem_gradient", {"refine": 1.0}), ("cem_gradient", {"keep": 2.0}), ("gradient", {"samples": 1})),
 ]
 
@@ -239,8 +244,9 @@ def test_the_temperature_of_two_samples_is_known(target: float, gap: float) -> N
     """(1 + w)^2 / (1 + w^2) = target, w = exp(-gap / temperature), is a quadratic equation."""
     excess = target - 1
     weight = (1 - math.sqrt(1 - excess**2)) / excess
-    found = temperature_for(torch.tensor([[0.0, gap]]), target).item()
-    assert found == pytest.approx(gap / -math.log(weight), rel=0.01)
+    for above in ([0.0, gap], [1e7 * gap, gap, 0.0]):  # of the third nothing is left
+        found = temperature_for(torch.tensor([above]), target).item()
+        assert found == pytest.approx(gap / -math.log(weight), rel=0.01)
 
 
 def test_few_samples_have_an_effective_size_of_one_and_a_half() -> None:
@@ -307,6 +313,8 @@ def test_a_gradient_starts_from_the_mean_the_previous_plan_and_samples_around() 
     torch.testing.assert_close(seen[1], (seen[0] - 0.125).clamp(-1, 1), atol=1e-6, rtol=0)
     torch.testing.assert_close(plan.state.kept, (seen[1] - 0.0625).clamp(-1, 1), atol=1e-6, rtol=0)
     assert planner.first_gradient == 0
+    wild = planner.propose(state, numbers(0.0, 9.0, -9.0), 0)
+    assert torch.equal(wild, numbers(0.25, 1.0, -1.0))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +324,9 @@ def test_a_gradient_starts_from_the_mean_the_previous_plan_and_samples_around() 
         (lambda x: 1e-4 * slope(x), -0.1),
         (lambda x: -slope(x), 0.1),
         (lambda x: slope(x) + (slope(x) * 0).sqrt(), 0.0),  # NaN
-        (lambda x: (slope(x) - 0.5).abs().sqrt(), 0.0),  # infinite
+        (lambda x: (slope(x) - 0.5).sqrt(), 0.0),  # infinite
+        (lambda x: -(slope(x) - 0.5).sqrt(), 0.0),
+        (lambda x: 1e-8 * slope(x), -0.05),  # as small as what Adam adds to the root of its second moment
     ],
 )
 def test_a_step_of_adam_is_the_rate_downhill_or_nothing(energy: Callable[[Tensor], Tensor], moves: float) -> None:
@@ -612,6 +622,17 @@ def test_a_space_moves_between_devices_whole() -> None:
     moved = CEM(space=space, samples=7).to("cpu")
     assert moved.samples == 7 and moved.space.slew is space.slew and replace(space, slew=None).to("cpu").slew is None
     assert (moved.space.steps, moved.space.chunk, moved.space.knots, moved.space.spline) == (6, 2, 3, "cubic")
+
+
+@pytest.mark.parametrize("spline", ["linear", "cubic"])
+def test_a_shifted_plan_stays_in_the_box(spline: Any) -> None:
+    """Least squares alone would leave it."""
+    space = ActionSpace(low=-torch.ones(1), high=torch.ones(1), steps=12, knots=4, spline=spline)
+    corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)))[..., None]
+    shifted = torch.stack([space.shift(corners, executed) for executed in range(12)])
+    assert shifted.max() == 1 and shifted.min() == -1
+    inside = space.shift(0.1 * corners, 1)
+    assert (10 * inside).abs().max() > 1.01
 
 
 def test_a_plan_shifted_by_less_than_nothing_is_refused() -> None:
