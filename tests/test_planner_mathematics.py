@@ -2,9 +2,10 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forearm
@@ -18,7 +19,11 @@ from forearm.planner import (
     ActionSpace,
     Agent,
     CEMGradient,
+    ControlEnergy,
     Gradient,
+    KeepOut,
+    LatentEnergy,
+    Limits,
     Plan,
     Planner,
     PlanState,
@@ -128,7 +133,7 @@ def test_settings_of_a_space_at_their_limits() -> None:
     ]
     for settings in wrong:
         with pytest.raises(ValueError, match="must"):
-            ActionSpace(**({"low": torch.zeros(1), "high": torch.ones(1)} | settings))
+            ActionSpace(**{"low": torch.zeros(1), "high": torch.ones(1), **settings})
 
 
 # Refits
@@ -278,6 +283,8 @@ def test_when_cem_gives_way_to_the_gradient(iterations: int, refine: float, firs
     assert planner.first_gradient == first
     plan = planner.plan(square(0.3), planner.init(1))
     assert plan.stats.iterations == iterations and plan.energy.item() < 1e-3
+    tensors = (plan.actions, plan.energy, *plan.state.tensors().values())
+    assert not any(tensor.requires_grad for tensor in tensors)
 
 
 def test_the_gradient_refines_the_mean_beside_what_was_kept() -> None:
@@ -401,7 +408,7 @@ def test_the_best_of_all_iterations_is_the_plan_and_an_early_one_of_equals() -> 
         def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
             return replace(state, mean=knots[:, 1])
 
-    def table(values: dict[float, float]) -> Callable[[Tensor], Tensor]:
+    def table(values: Mapping[float, float]) -> Callable[[Tensor], Tensor]:
         energies = {round(key, 3): value for key, value in values.items()}
         return lambda actions: torch.tensor([[energies.get(round(a, 3), 9.0) for a in actions.flatten().tolist()]])
 
@@ -429,12 +436,15 @@ def test_where_half_is_at_hand_half_is_searched_and_counted(name: str) -> None:
     state = replace(planner.init(2), best=torch.tensor([0.5, 1.0])[:, None, None], count=1)
     plan = planner.plan(square(0.0), state)  # 0.25 is enough, 1 is not
     alone = replace(planner, enough=-math.inf).plan(square(0.0), state)
-    assert plan.status == (Status.ENOUGH, Status.OK)
+    assert plan.status == (Status.ENOUGH, Status.OK) and plan.timing is Status.OK
     assert plan.stats.evaluations == 1 + alone.stats.evaluations / 2
     assert plan.actions[0].item() == 0.5 and plan.energy[0].item() == 0.25
     assert torch.equal(plan.actions[1], alone.actions[1]) and plan.state.count == 2
     assert plan.state.mean[0].item() == 0.5 and torch.equal(plan.state.mean[1], alone.state.mean[1])
     assert plan.state.seeds == (0, 1)
+
+    content = planner.plan(square(0.0), replace(state, best=torch.zeros(2, 1, 1)))
+    assert content.timing is Status.ENOUGH and content.stats.iterations == 0
 
     everything = [Proposal(lambda state, n: torch.full((2, n, 1, 1), 0.5), 1.0)]
     assert planner.plan(square(0.0), state, proposals=everything).status == (Status.OK,) * 2  # a look would be all
@@ -654,6 +664,53 @@ def test_noise_is_that_of_torchs_generator() -> None:
     for b, seed in enumerate((11, 12)):
         generator = torch.Generator().manual_seed(_mix(seed, 4))
         assert torch.equal(noise[:, b], torch.randn(2, 5, 3, 2, generator=generator))
+
+
+# Energies
+
+
+def test_what_lies_on_a_bound_keeps_it() -> None:
+    """One step a candidate: on a face, in a corner, just inside; at a limit, just beyond."""
+    box = KeepOut(lambda actions: actions, True, torch.zeros(3), torch.ones(3))
+    points = torch.tensor([[0.0, 0.5, 0.5], [1.0, 1.0, 1.0], [0.01, 0.5, 0.99]])[None, :, None]
+    assert box.violations(points).tolist() == [[0, 0, 1]]
+    assert box(points).tolist() == [[0.0, 0.0, math.inf]]
+    angles = Limits(lambda actions: actions, True, torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0]))
+    values = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, 2.01], [-1.01, 1.0]])[None, :, None]
+    assert angles.violations(values).tolist() == [[0, 0, 1, 1]]
+    assert angles(values).tolist() == [[0.0, 0.0, math.inf, math.inf]]
+
+
+def test_violations_of_a_sum_add_up_over_its_constraints() -> None:
+    def limits(high: float) -> Limits:
+        return Limits(lambda actions: actions, False, torch.full((1,), -9.0), torch.full((1,), high))
+
+    actions = torch.tensor([0.5, 1.5, 2.5])[None, None, :, None]
+    both = limits(1.0) + ControlEnergy() + 2 * limits(2.0)
+    count = both.violations(actions)
+    assert count is not None and count.tolist() == [[3]]
+    assert both(actions).item() == pytest.approx(0.5 + 1.5 + (0.25 + 2.25 + 6.25) / 3 + 2 * 0.5)
+    assert (ControlEnergy() + square(0.0)).violations(actions) is None
+    off = (limits(1.0) + 0 * limits(2.0)).violations(actions)
+    assert off is not None and off.tolist() == [[2]]
+
+
+def test_what_a_latent_energy_adds_unless_it_is_told() -> None:
+    """Two members that imagine 1 and 3 where the goal is 0: distances 1 and 9, whose deviation is 4."""
+    model: Any = SimpleNamespace(rollout=lambda z, actions: torch.tensor([1.0, 3.0])[:, None, None, None, None])
+    place = torch.zeros(1, 1)
+    actions = torch.zeros(1, 1, 1, 1)
+    for settings, energy in (
+        ({"reduce": "final"}, 5.0),
+        ({}, 5.5),
+        ({"reduce": "path", "final_weight": 1.0}, 10.0),
+        ({"reduce": "final", "ensemble": "mean_std"}, 9.0),
+        ({"reduce": "final", "ensemble": "mean_std", "ensemble_k": 0.5}, 7.0),
+        ({"reduce": "final", "disagreement": 2.0}, 7.0),
+        ({"reduce": "final", "metric": lambda z: z - 1}, 5.0),  # of both, so that nothing changes
+        ({"reduce": "final", "metric": lambda z: 2 * z}, 20.0),
+    ):
+        assert LatentEnergy(model, place, place, **settings)(actions).item() == pytest.approx(energy)
 
 
 # Problems
