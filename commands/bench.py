@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 def run(config: DictConfig) -> None:
     device = setup_device(config)
-    checkpoints = load_checkpoints(config, device)
     env = make_env(config)
+    checkpoints = load_checkpoints(config, device, env)
     entries = make_entries(config, env, checkpoints, device)
     manifest = load_goals(config, env)
     out = run_folder(config, "bench", f"{env.name}-{config.obs}")
@@ -72,8 +72,7 @@ def load_goals(config: DictConfig, env: World) -> GoalManifest:
     if Path(config.goals).is_dir():
         return goals_ahead(env, Dataset.open(Path(config.goals)), config.episodes, config.seed, config.ahead)
     manifest = GoalManifest.load(Path(config.goals))
-    if manifest.env != env.name or manifest.start.shape[1:] != env.save_state().shape:
-        raise UserError(f"goals={config.goals}: were made for env={manifest.env}, not for this env={env.name}")
+    manifest.require(env, config.goals)
     return manifest if len(manifest) <= config.episodes else manifest.first(config.episodes)
 
 
@@ -348,6 +347,7 @@ def measure(
 ) -> list[Row]:
     """Runs the entries, prints the table, and writes results.json, goals, plot, film and report into `out`; `spent`
     are seconds that stages before took, to be told with them."""
+    from ..episodes.facts import WorldFacts
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
     from ..evaluation.energies import Box
@@ -364,6 +364,9 @@ def measure(
         "episodes": f"{manifest.budget} steps of {1 / env.metadata['render_fps']:g} s",
         "success": success_rule(manifest),
         "model": "; ".join(checkpoint.told() for checkpoint in checkpoints),
+        "world": (world := WorldFacts.of(env)).told(),
+        "trained in": "; ".join(dict.fromkeys(c.world(env.name).seen_from(world) for c in checkpoints)),
+        "goals of": manifest.world.seen_from(world),
     }
     begun = time.perf_counter()
     total = sum(entry.steps(manifest) for entry in entries)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from ..envs import World
+    from ..episodes.facts import WorldFacts
     from ..models.checkpoint import Checkpoint
     from ..models.world_model import WorldModel
     from ..planner import Planner
@@ -91,14 +93,16 @@ def setup_device(config: DictConfig) -> torch.device:
     return torch.device(automatic if config.device == "auto" else config.device)
 
 
-def load_checkpoints(config: DictConfig, device: torch.device) -> list[Checkpoint]:
+def load_checkpoints(config: DictConfig, device: torch.device, env: World) -> list[Checkpoint]:
     """Those that `checkpoint` lists, or the shipped one, as `load_checkpoint` loads them."""
-    return [load_checkpoint(config, named, device) for named in config.checkpoint or [None]]
+    return [load_checkpoint(config, named, device, env) for named in config.checkpoint or [None]]
 
 
-def load_checkpoint(config: DictConfig, named: str | None, device: torch.device) -> Checkpoint:
+def load_checkpoint(
+    config: DictConfig, named: str | None, device: torch.device, world: World | None = None
+) -> Checkpoint:
     """The checkpoint whose folder, or name among those shipped, is given, or else the one shipped for `env` and `obs`;
-    made sure to be for these."""
+    made sure to be for these, and for the world that they make where it is given."""
     from .. import models
     from ..models.checkpoint import CONFIG, Checkpoint, shipped_name
 
@@ -120,7 +124,39 @@ def load_checkpoint(config: DictConfig, named: str | None, device: torch.device)
     size = checkpoint.env_config.get("size")
     if "pixels" in obs and size != config.env.size:
         raise UserError(f"env.size={config.env.size}: the checkpoint was trained for env.size={size}")
+    if world is not None:
+        from ..envs import action_size, observation_shapes
+        from ..episodes.facts import WorldFacts
+
+        shapes = observation_shapes(world) | {"action": (action_size(world),)}
+        tracked = world.tracked.stop - world.tracked.start
+        meet(f"checkpoint={folder}", checkpoint, f"env={env}", shapes, {env: WorldFacts.of(world)}, tracked)
     return checkpoint
+
+
+def meet(
+    key: str,
+    checkpoint: Checkpoint,
+    source: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    worlds: Mapping[str, WorldFacts],
+    tracked: int | None = None,
+) -> None:
+    """Makes sure that a checkpoint, given as `key`, takes what a source has, and says where it is of another world than
+    the one it was trained in: that may be what is to be tried.
+
+    Raises:
+        CheckpointError: see `Checkpoint.require_shapes`.
+    """
+    from ..models.checkpoint import CheckpointError
+
+    try:
+        checkpoint.require_shapes(source, shapes, tracked)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from None
+    for env, now in worlds.items():
+        if (trained_in := checkpoint.world(env)).same_model(now) is False:
+            print(f"note: {key}: was trained in {trained_in.seen_from(now)}", file=sys.stderr)
 
 
 def make_env(config: DictConfig) -> World:

@@ -17,8 +17,8 @@ def run(config: DictConfig) -> None:
     from ..evaluation.results import Row, table, write_results
 
     device = setup_device(config)
-    checkpoint = load_checkpoint(config, config.checkpoint, device)
     env = make_env(config)
+    checkpoint = load_checkpoint(config, config.checkpoint, device, env)
     controller = own_imagination(config, env, checkpoint, device)
     manifest = load_goals(config, env)
     out = run_folder(config, "demo", f"{env.name}-{config.obs}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..cli import as_dict
 from ..errors import UserError
-from .common import at_least, check_obs, check_transformer, run_folder, setup_device, write_config
+from .common import at_least, check_obs, check_transformer, meet, run_folder, setup_device, write_config
 
 if TYPE_CHECKING:
     import torch
@@ -139,6 +139,8 @@ def take_world(config: DictConfig, data: Recordings, device: torch.device) -> tu
     taken = Checkpoint.load(Path(config.world), device)
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
+    shapes = {part: column.shape[1:] for part, column in data.columns.items()}
+    meet(f"world={config.world}", taken, f"data={config.data[0]}", shapes, data.worlds)
     wanted, held = architecture(config, data), taken.model.architecture
     new: tuple[str, ...] = ("readout.",)
     on_top = {f"{head}_steps" for head in HEADS}
@@ -234,7 +236,7 @@ def stages(config: DictConfig, length: int) -> list[Stage]:
     from ..training.readout import ReadoutSettings, refine_readout
     from ..training.temporal import TemporalSettings, train_temporal
 
-    if config.prior.segment % config.model.chunk:
+    if config.prior.steps and config.prior.segment % config.model.chunk:
         raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
     found = [
         # The readout learns of what is imagined too, and the prior of positions as they are read.
@@ -324,17 +326,34 @@ def architecture(config: DictConfig, data: Recordings) -> Architecture:
 
 
 def tracked_columns(data: Recordings) -> dict[str, slice]:
-    """The columns of `state` with the tracked points, by the environment that was recorded.
+    """The columns of `state` with the tracked points, by the environment that was recorded: as its recordings tell, or,
+    of those that are older than that, as the environment does today.
 
     Raises:
-        UserError: where they are not equally many.
+        UserError: where they are not equally many, or are not told and the environment is another than was recorded.
     """
-    from ..envs import make_world
-
-    tracked = {env: make_world(env, pixels=False).tracked for env in data.envs}  # pixels would need OpenGL
+    tracked = {
+        env: slice(*facts.tracked) if facts.tracked else _tracked_today(env, data) for env, facts in data.worlds.items()
+    }
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
     return tracked
+
+
+def _tracked_today(env: str, data: Recordings) -> slice:
+    from ..envs import make_world, observation_shapes
+
+    part = next(part for part in data.parts if part.manifest.request.env == env)
+    old = f"data={part.folder}: does not tell which columns of `state` are tracked, as recordings of Forearm 0.1 do not"
+    try:
+        world = make_world(env, pixels=False)  # pixels would need OpenGL
+    except UserError as error:
+        raise UserError(f"{old}: {error}") from None
+    held, found = part.manifest.columns["state"].shape[1:], observation_shapes(world)["state"]
+    world.close()
+    if held != found:
+        raise UserError(f"{old}, and its state {held} is not that of env={env}, {found}")
+    return world.tracked
 
 
 def _latest(runs: Path) -> Path:

@@ -18,7 +18,7 @@ from .policies import POLICIES  # noqa: E402
 from .registry import make_world, register, world_names  # noqa: E402
 from .rendering import RenderingError  # noqa: E402
 from .tasks import TASKS, Task  # noqa: E402
-from .world import Observation, Policy, World, action_size, make_policy  # noqa: E402
+from .world import Observation, Policy, World, action_size, make_policy, observation_shapes  # noqa: E402
 
 __all__ = [
     "POLICIES",
@@ -36,6 +36,7 @@ __all__ = [
     "make",
     "make_policy",
     "make_world",
+    "observation_shapes",
     "register",
     "world_names",
 ]

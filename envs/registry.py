@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from ..errors import UserError
+from .identity import fingerprint_as_made
 from .world import World
 
 GROUP = "forearm.worlds"
@@ -57,4 +58,5 @@ def make_world(name: str, **config: Any) -> World:
     world = _registered[name](**config)
     if world.name != name:
         raise UserError(f"env={name}: its world has the name {world.name}; give both the same")
+    fingerprint_as_made(world)  # before a reset changes its model
     return world
