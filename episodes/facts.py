@@ -74,7 +74,8 @@ class WorldFacts:
         keys = (own.keys() & others.keys()) - {"compiler", "packages"}
         if self.same_model(other) is None:
             keys -= {"model"}
-        return {key: (own[key], others[key]) for key in own if key in keys and own[key] != others[key]}
+        found = {key: (own[key], others[key]) for key in own if key in keys and own[key] != others[key]}
+        return {key: (a[:12], b[:12]) if key == "model" else (a, b) for key, (a, b) in found.items()}
 
     def told(self) -> str:
         """The model, what compiled it and what it comes from, in a few words."""
