@@ -18,6 +18,7 @@ from .common import (
     check_energy_of,
     check_execution,
     command_line,
+    fits_world,
     in_memory,
     load_checkpoints,
     make_env,
@@ -50,6 +51,8 @@ def run(config: DictConfig) -> None:
         needed = config.checkpoint or not WITHOUT_MODEL.issuperset(config.planners)
         checkpoints = load_checkpoints(config, device) if needed else []
         env = make_env(config)
+        for checkpoint, named in zip(checkpoints, config.checkpoint or [None], strict=False):
+            fits_world(config, named, checkpoint, env)
         entries = make_entries(config, env, checkpoints, device)
         manifest = load_goals(config, env)
         write_config(config, out)
@@ -75,8 +78,7 @@ def load_goals(config: DictConfig, env: World) -> GoalManifest:
     if path.is_dir() and not (path / GOALS).exists():
         return goals_ahead(env, Dataset.open(path), config.episodes, config.seed, config.ahead)
     manifest = GoalManifest.load(path / GOALS if path.is_dir() else path)
-    if manifest.env != env.name or manifest.start.shape[1:] != env.save_state().shape:
-        raise UserError(f"goals={config.goals}: were made for env={manifest.env}, not for this env={env.name}")
+    manifest.require(env, config.goals)
     return manifest if len(manifest) <= config.episodes else manifest.first(config.episodes)
 
 
@@ -393,6 +395,7 @@ def measure(
 ) -> list[Row]:
     """Runs the entries, prints the table, and writes results.json, goals, plot, film and report into `out`; `spent`
     are seconds that stages before took, to be told with them."""
+    from ..episodes.facts import WorldFacts
     from ..episodes.progress import progress_bar
     from ..evaluation.bench import run_entry
     from ..evaluation.energies import Box
@@ -409,6 +412,9 @@ def measure(
         "episodes": f"{manifest.budget} steps of {env.dt:g} s",
         "success": success_rule(manifest),
         "model": "; ".join(checkpoint.told() for checkpoint in checkpoints) or "none",
+        "world": (world := WorldFacts.of(env)).told(),
+        "trained in": "; ".join(dict.fromkeys(c.world(env.name).seen_from(world) for c in checkpoints)) or "-",
+        "goals of": manifest.world.seen_from(world),
         "goals drawn": f"seed {manifest.seed}, {len(manifest)} of them",
     }
     if "prior" in config.planners:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from ..envs import World
+    from ..episodes.facts import WorldFacts
     from ..models.checkpoint import Checkpoint
     from ..models.world_model import WorldModel
     from ..planner import Planner
@@ -131,7 +132,7 @@ def load_checkpoints(config: DictConfig, device: torch.device) -> list[Checkpoin
 
 def load_checkpoint(config: DictConfig, named: str | None, device: torch.device) -> Checkpoint:
     """The checkpoint whose folder, or name among those shipped, is given, or else the one shipped for `env` and `obs`;
-    made sure to be for these."""
+    made sure to be for these. `fits_world` asks about the world that they make."""
     from .. import models
     from ..models.checkpoint import CONFIG, Checkpoint, shipped_name
 
@@ -175,6 +176,49 @@ def take_parameters(config: DictConfig, recorded: Mapping[str, Any]) -> None:
     for key, value in recorded.items():
         if key not in ("pixels", "size") and key not in config.env:
             OmegaConf.update(config, f"env.{key}", value, force_add=True)
+
+
+def fits_world(config: DictConfig, named: str | None, checkpoint: Checkpoint, world: World) -> None:
+    """Makes sure that a checkpoint, as it was `named`, takes what a world observes; see `meet`."""
+    from ..envs import action_size, observation_shapes
+    from ..episodes.facts import WorldFacts
+    from ..models.checkpoint import shipped_name
+
+    shapes = observation_shapes(world) | {"action": (action_size(world),)}
+    key = f"checkpoint={named or shipped_name(world.name, config.obs)}"
+    meet(
+        key,
+        checkpoint,
+        f"env={world.name}",
+        shapes,
+        {world.name: WorldFacts.of(world)},
+        world.tracked.stop - world.tracked.start,
+    )
+
+
+def meet(
+    key: str,
+    checkpoint: Checkpoint,
+    source: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    worlds: Mapping[str, WorldFacts],
+    tracked: int | None = None,
+) -> None:
+    """Makes sure that a checkpoint, given as `key`, takes what a source has, and says where it is of another world than
+    the one it was trained in: that may be what is to be tried.
+
+    Raises:
+        CheckpointError: see `Checkpoint.require_shapes`.
+    """
+    from ..models.checkpoint import CheckpointError
+
+    try:
+        checkpoint.require_shapes(source, shapes, tracked)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from None
+    for env, now in worlds.items():
+        if (trained_in := checkpoint.world(env)).same_model(now) is False:
+            print(f"note: {key}: was trained in {trained_in.seen_from(now)}", file=sys.stderr)
 
 
 def make_env(config: DictConfig) -> World:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .bench import MEMORY, load_goals, own_imagination, write_film
-from .common import in_memory, load_checkpoint, make_env, nothing_to_resume, run_folder, setup_device, write_config
+from .common import (
+    fits_world,
+    in_memory,
+    load_checkpoint,
+    make_env,
+    nothing_to_resume,
+    run_folder,
+    setup_device,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +37,7 @@ def show(config: DictConfig, device: torch.device, out: Path) -> None:
 
     checkpoint = load_checkpoint(config, config.checkpoint, device)
     env = make_env(config)
+    fits_world(config, config.checkpoint, checkpoint, env)
     controller = own_imagination(config, env, checkpoint, device)
     manifest = load_goals(config, env)
     write_config(config, out)

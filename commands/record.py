@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..cli import as_dict
 from ..errors import UserError
 from .bench import own_imagination
-from .common import flat, load_checkpoint, make_env, told_next
+from .common import fits_world, flat, load_checkpoint, make_env, told_next
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +70,9 @@ class PlannerPolicies:
 
         if not 0 <= config.noise <= 1:
             raise UserError(f"noise={config.noise}: must lie in 0 … 1; it is a share of the steps")
-        policies = cls(config, load_checkpoint(config, config.checkpoint, torch.device("cpu")).sha256)
+        checkpoint = load_checkpoint(config, config.checkpoint, torch.device("cpu"))
+        fits_world(config, config.checkpoint, checkpoint, env)
+        policies = cls(config, checkpoint.sha256)
         policies(PLANNER, env, np.random.default_rng(0))
         precision = policies._checkpoint.model.precision
         return cls(config, policies.sha256, precision)  # has not loaded anything itself, to be sent to others

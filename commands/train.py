@@ -20,6 +20,7 @@ from .common import (
     checkpoint_folder,
     flat,
     in_memory,
+    meet,
     run_folder,
     setup_device,
     told_next,
@@ -305,6 +306,8 @@ def take_world(
 
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
+    shapes = {part: column.shape[1:] for part, column in data.columns.items()}
+    meet(f"world={config.world}", taken, f"data={config.data[0]}", shapes, data.worlds)
     wanted, held = architecture(config, data), taken.model.architecture
     new: tuple[str, ...] = ("readout.",)
     on_top = {"stages", *(f"{head}_steps" for head in HEADS)}
@@ -409,7 +412,7 @@ def stages(config: DictConfig, length: int) -> list[Stage]:
     from ..training.readout import ReadoutSettings, refine_readout
     from ..training.temporal import TemporalSettings, train_temporal
 
-    if config.prior.segment % config.model.chunk:
+    if config.prior.steps and config.prior.segment % config.model.chunk:
         raise UserError(f"prior.segment={config.prior.segment}: must be a multiple of model.chunk={config.model.chunk}")
     found = [
         # The readout learns of what is imagined too, and the prior of positions as they are read.
@@ -499,16 +502,15 @@ def architecture(config: DictConfig, data: Recordings) -> Architecture:
 
 
 def tracked_columns(data: Recordings) -> dict[str, slice]:
-    """The columns of `state` with the tracked points, by the environment that was recorded.
+    """The columns of `state` with the tracked points, by the environment that was recorded: as its recordings tell, or,
+    of those that are older than that, as the environment does today.
 
     Raises:
-        UserError: where they are not equally many.
+        UserError: where they are not equally many, or are not told and the environment is another than was recorded.
     """
-    from ..envs import make_world
-
-    configs = {part.manifest.request.env: part.manifest.request.config for part in data.parts}
-    worlds = {env: make_world(env, **{**config, "pixels": False}) for env, config in configs.items()}  # no OpenGL
-    tracked = {env: world.tracked for env, world in worlds.items()}
+    tracked = {
+        env: slice(*facts.tracked) if facts.tracked else _tracked_today(env, data) for env, facts in data.worlds.items()
+    }
     if len({columns.stop - columns.start for columns in tracked.values()}) > 1:
         raise UserError(f"data: not as many points are tracked in {' as in '.join(data.envs)}")
     return tracked
@@ -517,8 +519,24 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
 def tolerance(data: Recordings) -> float | None:
     """The smallest at which a goal counts as reached, metres, of the environments that were recorded; None where a
     recording does not say."""
-    told = [getattr(part.manifest, "tolerance", None) for part in data.parts]
-    return None if None in told else min(told)
+    told = [facts.tolerance for facts in data.worlds.values()]
+    return min(known) if len(known := [one for one in told if one is not None]) == len(told) else None
+
+
+def _tracked_today(env: str, data: Recordings) -> slice:
+    from ..envs import make_world, observation_shapes
+
+    part = next(part for part in data.parts if part.manifest.request.env == env)
+    old = f"data={part.folder}: does not tell which columns of `state` are tracked, as recordings of Forearm 0.1 do not"
+    try:
+        world = make_world(env, **{**part.manifest.request.config, "pixels": False})  # pixels would need OpenGL
+    except UserError as error:
+        raise UserError(f"{old}: {error}") from None
+    held, found = part.manifest.columns["state"].shape[1:], observation_shapes(world)["state"]
+    world.close()
+    if held != found:
+        raise UserError(f"{old}, and its state {held} is not that of env={env}, {found}")
+    return world.tracked
 
 
 def latest(runs: Path = Path("runs/train")) -> Path:

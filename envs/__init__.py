@@ -17,7 +17,7 @@ from .policies import POLICIES  # noqa: E402
 from .registry import is_offered, make_world, register, world_names  # noqa: E402
 from .rendering import RenderingError  # noqa: E402
 from .tasks import TASKS, Task  # noqa: E402
-from .world import Observation, Policy, World, action_size, make_policy  # noqa: E402
+from .world import Observation, Policy, World, action_size, make_policy, observation_shapes  # noqa: E402
 
 __all__ = [
     "OWN",
@@ -39,6 +39,7 @@ __all__ = [
     "make",
     "make_policy",
     "make_world",
+    "observation_shapes",
     "register",
     "world_names",
 ]

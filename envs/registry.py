@@ -13,6 +13,7 @@ from multiprocessing import parent_process
 from typing import Any
 
 from ..errors import UserError
+from .identity import fingerprint_as_made
 from .world import World
 
 GROUP = "forearm.worlds"
@@ -82,6 +83,7 @@ def make_world(name: str, **config: Any) -> World:
     if world.name != name:
         raise UserError(f"env={name}: its world has the name {world.name}; give both the same")
     world.config.update({key: value for key, value in config.items() if key not in ("pixels", "size")})
+    fingerprint_as_made(world)  # before a reset changes its model
     return world
 
 

@@ -179,6 +179,13 @@ def action_size(env: World) -> int:
     return size
 
 
+def observation_shapes(env: World) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parts of an observation, by Gymnasium's space of them where there is one; else it is reset."""
+    space = getattr(env, "observation_space", None)
+    parts = space.spaces if isinstance(space, gymnasium.spaces.Dict) else env.reset(seed=0)[0]
+    return {part: tuple(value.shape or ()) for part, value in parts.items()}
+
+
 def make_policy(name: str, env: World, rng: np.random.Generator) -> Policy:
     """A policy of an environment by name.
 

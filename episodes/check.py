@@ -1,15 +1,16 @@
 """Is a folder of episodes whole? Every file that is not is named, with what is wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..folders import contents
+from .foreign import require_folder, what_else
 from .manifest import MANIFEST, RECORDING, Manifest, RecordRequest, read_recording
 from .progress import progress_bar
-from .store import DataError, Header, checksum, episode_name, leftovers, read_columns, read_header
+from .store import DataError, Header, content_problems, episode_name, leftovers, read_columns, read_header
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class Report:
 
 def check(folder: Path, progress: bool = False) -> Report:
     """Validates a folder: first every header, then every value. DataError if there is no such folder."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+    require_folder(folder)
     problems: list[Problem] = []
     described = _described(folder, problems)
     if described is None:
@@ -64,9 +64,17 @@ def check(folder: Path, progress: bool = False) -> Report:
 
     sizes = [path.stat().st_size for path in (folder / name for name in expected) if path.exists()]
     with progress_bar(f"check {folder.name}", len(whole), "episodes", show=progress) as advance:
+        clocks: dict[str, np.ndarray] = {}
         for path, header in whole:
-            problems += (Problem(path.name, what) for what in _wrong_content(path, header))
+            try:
+                columns = read_columns(path, header.columns)
+            except DataError as error:
+                problems.append(Problem(path.name, str(error).removeprefix(f"{path}: ")))
+            else:
+                problems += (Problem(path.name, what) for what in content_problems(columns, header.checksum))
+                clocks[path.name] = columns["sim"][:, 0].copy()
             advance(1)
+    problems += _clock_problems(clocks)
     return Report(folder, tuple(problems), episodes=len(sizes), bytes=sum(sizes))
 
 
@@ -77,9 +85,9 @@ def _described(folder: Path, problems: list[Problem]) -> Manifest | RecordReques
     except DataError as error:
         what = str(error).removeprefix(f"{folder / MANIFEST}: ")
     try:
-        request, _ = read_recording(folder)
+        request = read_recording(folder).request
     except DataError:
-        problems.append(Problem(MANIFEST, what))
+        problems.append(Problem(MANIFEST, what if (other := what_else(folder)) is None else f"{what}: {other}"))
         return None
     if what == "missing":
         what = "missing: the recording is not finished; the same `forearm record` command goes on with it"
@@ -95,17 +103,17 @@ def _strays(folder: Path, known: set[str]) -> Iterator[Problem]:
             yield Problem(path.name, "foreign: not part of this recording")
 
 
-def _wrong_content(path: Path, header: Header) -> Iterator[str]:
-    try:
-        columns = read_columns(path, header.columns)
-    except DataError as error:
-        yield str(error).removeprefix(f"{path}: ")
+def _clock_problems(clocks: Mapping[str, np.ndarray]) -> Iterator[Problem]:
+    """Episodes in which time stood still or went back, of the first number of every simulator state (T + 1,) by file:
+    there the simulation was reset, as MuJoCo does by itself with one that diverges. That number is the time where most
+    steps of the set raise it by the same amount, as in every simulation of MuJoCo's."""
+    steps = {name: np.diff(clock) for name, clock in clocks.items()}
+    every = np.concatenate([*steps.values(), np.zeros(0)])
+    usual = float(np.median(every)) if len(every) else 0.0
+    if not (usual > 0 and np.isclose(every, usual, rtol=1e-6, atol=0).mean() > 0.5):
         return
-    if checksum(columns) != header.checksum:
-        yield "checksum mismatch: the content changed after it was recorded"
-    for name, array in columns.items():
-        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        if not finite.all():
-            yield f"column '{name}' is NaN or infinite in {np.sum(~finite)} rows, first in row {np.argmin(finite)}"
-        elif name == "action" and np.abs(array).max() > 1:
-            yield f"column 'action' reaches {np.abs(array).max():.3g}, outside [-1, 1]"
+    for name, each in steps.items():
+        if wrong := int((each <= 0).sum()):
+            first = int(np.argmax(each <= 0))
+            told = f"{wrong} of {len(each)} steps, first in step {first}"
+            yield Problem(name, f"time does not rise in {told}: the simulation was reset")

@@ -1,16 +1,17 @@
 """Recorded sets of episodes, opened for reading: one, or several as one."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..folders import contents
-from .manifest import MANIFEST, RECORDING, SPLITS, Manifest
-from .store import Column, DataError, episode_name, read_columns, read_header
+from .facts import WorldFacts
+from .foreign import require_folder, what_else
+from .manifest import MANIFEST, SPLITS, Manifest
+from .store import Column, DataError, content_problems, episode_name, read_columns, read_header
 
 
 @dataclass(frozen=True)
@@ -19,18 +20,16 @@ class Dataset:
 
     folder: Path
     manifest: Manifest
+    _verified: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> "Dataset":
         """Reads the manifest and every header. DataError names the first file that is missing or wrong."""
-        advice = f"`forearm data check {folder}` lists all that is wrong"
-        if not folder.is_dir():
-            if folder.exists():
-                raise DataError(f"{folder}: is a file; give the folder that `forearm record` wrote")
-            raise DataError(f"{folder}: no such folder; `forearm record out={folder}` makes one")
+        advice = _advice(folder)
+        require_folder(folder, f"; `forearm record out={folder}` makes one")
         if not (folder / MANIFEST).exists():
-            if not (folder / RECORDING).exists():
-                raise DataError(f"{folder}: {_other(folder)}; give a folder that `forearm record` wrote")
+            if other := what_else(folder):
+                raise DataError(f"{folder}: {other}")
             raise DataError(f"{folder}: no {MANIFEST}, so the recording is not complete; {advice}")
         try:
             manifest = Manifest.read(folder)
@@ -49,6 +48,25 @@ class Dataset:
         """
         return Recordings((self,)).load(split, columns)
 
+    def read(self, index: int, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Columns of an episode. The first time its whole content is verified, which costs about as much as reading it.
+
+        Raises:
+            DataError: naming the file, where it cannot be read or is not what was recorded.
+        """
+        path = self.folder / episode_name(index)
+        if index in self._verified:
+            return read_columns(path, names)
+        columns = read_columns(path, self.manifest.columns)
+        for problem in content_problems(columns, self.manifest.checksums[index]):
+            raise DataError(f"{path}: {problem}; {_advice(self.folder)}")
+        self._verified.add(index)
+        return {name: columns[name] for name in names}
+
+
+def _advice(folder: Path) -> str:
+    return f"`forearm data check {folder}` lists all that is wrong"
+
 
 @dataclass(frozen=True)
 class Recordings:
@@ -66,10 +84,12 @@ class Recordings:
         """
         parts = tuple(Dataset.open(folder) for folder in folders)
         owners: dict[str, Path] = {}
+        firsts: dict[str, Dataset] = {}
         for part in parts:
-            for fact, (own, first) in _facts(part, parts[0]).items():
-                if own != first:
-                    raise DataError(f"data={part.folder}: its {fact} is {own}, that of {parts[0].folder} {first}")
+            for other in (parts[0], firsts.setdefault(part.manifest.request.env, part)):
+                for fact, (own, first) in _facts(part, other).items():
+                    if own != first:
+                        raise DataError(f"data={part.folder}: its {fact} is {own}, that of {other.folder} {first}")
             checksums = part.manifest.checksums
             if twice := [checksum for checksum in checksums if checksum in owners]:
                 raise DataError(
@@ -82,6 +102,15 @@ class Recordings:
     @property
     def envs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(part.manifest.request.env for part in self.parts))
+
+    @property
+    def worlds(self) -> dict[str, WorldFacts]:
+        """What is told of each environment by the first set of it that tells anything."""
+        told: dict[str, WorldFacts] = {}
+        for part in self.parts:
+            if told.get(part.manifest.request.env, WorldFacts()) == WorldFacts():
+                told[part.manifest.request.env] = part.manifest.world
+        return told
 
     @property
     def length(self) -> int:
@@ -109,7 +138,9 @@ class Recordings:
         """Where they came from; what differs from set to set is listed."""
         manifests = [part.manifest for part in self.parts]
         packages = dict.fromkeys(name for manifest in manifests for name in manifest.versions)
+        worlds = {env: facts.to_json() for env, facts in self.worlds.items() if facts != WorldFacts()}
         return {
+            **({"worlds": worlds} if worlds else {}),  # older recordings tell nothing
             "data": self.sha256,
             "frames": self.frames,
             "policy": _listed(manifest.request.policy for manifest in manifests),
@@ -135,7 +166,7 @@ class Recordings:
             column = self.columns[name]
             arrays[name] = np.empty((len(files), *column.shape), column.dtype)
         for row, (part, index) in enumerate(files):
-            for name, array in read_columns(part.folder / episode_name(index), arrays).items():
+            for name, array in part.read(index, arrays).items():
                 arrays[name][row] = array
         return arrays
 
@@ -147,15 +178,8 @@ def _facts(one: Dataset, other: Dataset) -> dict[str, tuple[Any, Any]]:
     if own.request.env == first.request.env:
         shared = sorted(own.columns.keys() & first.columns.keys())
     shapes = {f"shape of '{name}'": (own.columns[name].shape, first.columns[name].shape) for name in shared}
-    return {"length": (own.length, first.length), **shapes}
-
-
-def _other(folder: Path) -> str:
-    """What a folder is that holds no recording."""
-    if (folder / "meta" / "info.json").exists():
-        return "is a LeRobot data set, not a recording of Forearm's"
-    there = contents(folder)
-    return f"holds '{there[0].name}' and no recording of Forearm's" if there else "is empty"
+    worlds = own.world.differences(first.world) if own.request.env == first.request.env else {}
+    return {"length": (own.length, first.length), **shapes, **worlds}
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..folders import contents
+from .facts import WorldFacts
 from .store import Column, DataError, Header, Origin, episode_name, read_header, read_json, write_json
 
 SCHEMA = 1
@@ -82,6 +83,7 @@ class Manifest:
     columns: Mapping[str, Column]
     checksums: tuple[str, ...]
     split: Mapping[str, tuple[int, ...]]
+    world: WorldFacts = field(default_factory=WorldFacts)
 
     @property
     def episodes(self) -> int:
@@ -114,6 +116,7 @@ class Manifest:
             columns=first.columns,
             checksums=tuple(header.checksum for header in headers),
             split=request.split(),
+            world=first.origin.world,
         )
         for index, header in enumerate(headers):
             if problems := manifest.problems(index, header):
@@ -137,6 +140,7 @@ class Manifest:
             "env_config": self.env_config,
             "renderer": self.renderer,
             "versions": self.versions,
+            "world": self.world.to_json(),
             "frames": self.frames,
             "columns": {name: asdict(column) for name, column in self.columns.items()},
             "split": self.split,
@@ -159,6 +163,7 @@ class Manifest:
                 columns={k: Column(v["dtype"], tuple(v["shape"])) for k, v in value["columns"].items()},
                 checksums=tuple(file["checksum"] for file in value["files"]),
                 split={name: tuple(value["split"][name]) for name in SPLITS},
+                world=WorldFacts.from_json(value.get("world", {})),  # older recordings tell nothing
             )
             if [file["file"] for file in value["files"]] != [episode_name(i) for i in range(manifest.episodes)]:
                 raise DataError(f"'files' does not list the {manifest.episodes} episodes in order")
@@ -169,35 +174,53 @@ class Manifest:
         return manifest
 
 
-def begin(folder: Path, request: RecordRequest, versions: Mapping[str, str]) -> None:
-    """Writes what is about to be recorded, or makes sure that it is what was begun here before."""
-    path = folder / RECORDING
-    if not path.exists():
+class Begun(NamedTuple):
+    """What a recording was begun with. Older ones do not tell their renderer, which is then empty, nor their world."""
+
+    request: RecordRequest
+    versions: Mapping[str, str]
+    renderer: str = ""
+    world: WorldFacts = WorldFacts()
+
+
+def begun_before(folder: Path, request: RecordRequest) -> Begun | None:
+    """What was begun here before, made sure to be the same request; None where nothing was.
+
+    Raises:
+        DataError: naming the key that differs, or what else the folder holds.
+    """
+    if not (folder / RECORDING).exists():
         if others := contents(folder):
             raise DataError(
                 f"{folder}: holds '{others[0].name}' and no recording; record into an empty or a new folder"
             )
-        return write_json(path, {"schema": SCHEMA, **asdict(request), "versions": versions})
-    begun, wanted = asdict(read_recording(folder)[0]), asdict(request)
-    for told in (begun, wanted):
+        return None
+    found = read_recording(folder)
+    before, wanted = asdict(found.request), asdict(request)
+    for told in (before, wanted):
         told |= told.pop("policy_config")  # many keys, of which the one that differs is named
-    for key in [*wanted, *begun]:
-        there, value = begun.get(key), wanted.get(key)
+    for key in [*wanted, *before]:
+        there, value = before.get(key), wanted.get(key)
         if there != value:
             raise DataError(
                 f"{folder}: was recorded with {key}={there}, asked for is {key}={value}; nothing was overwritten. "
                 f"Record into another folder, or ask for {key}={there}"
             )
-    return None
+    return found
 
 
-def read_recording(folder: Path) -> tuple[RecordRequest, dict[str, str]]:
-    """The request and the versions that a recording was begun with."""
+def write_recording(folder: Path, begun: Begun) -> None:
+    about = {"versions": begun.versions, "renderer": begun.renderer, "world": begun.world.to_json()}
+    write_json(folder / RECORDING, {"schema": SCHEMA, **asdict(begun.request), **about})
+
+
+def read_recording(folder: Path) -> Begun:
     path = folder / RECORDING
     value = read_json(path)
     _same_schema(path, value)
     try:
-        return RecordRequest.from_json(value), dict(value["versions"])
+        world = WorldFacts.from_json(value.get("world", {}))
+        return Begun(RecordRequest.from_json(value), dict(value["versions"]), value.get("renderer", ""), world)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a valid request ({type(error).__name__}: {error})") from None
 
@@ -209,8 +232,9 @@ def _same_schema(path: Path, value: Mapping[str, Any]) -> None:
 
 def _facts(source: "Manifest | Origin", columns: Mapping[str, Column], checksum: str) -> dict[str, Any]:
     shapes = {f"column '{name}'": f"{column.dtype} {column.shape}" for name, column in columns.items()}
-    origin = {"env_config": source.env_config, "renderer": source.renderer, "versions": source.versions}
-    return {**origin, **shapes, "checksum": checksum}
+    origin = {"env_config": source.env_config, "renderer": source.renderer.lower(), "versions": source.versions}
+    world = {f"world.{key}": value for key, value in source.world.to_json().items()}
+    return {**origin, **world, **shapes, "checksum": checksum}
 
 
 def _differences(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

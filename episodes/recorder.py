@@ -5,7 +5,7 @@ recording, and whatever the number of workers, the finished set is the same, byt
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,18 +13,31 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import SimulationError
+from ..errors import SimulationError, UserError
 from ..folders import owned
 from ..seeds import recording_seed
 from ..version import __version__
-from .manifest import Manifest, RecordRequest, begin, read_recording
+from .facts import WorldFacts
+from .manifest import Begun, Manifest, RecordRequest, begun_before, write_recording
 from .progress import progress_bar
-from .store import DTYPES, DataError, Origin, episode_name, leftovers, read_header, write_episode
-from .workers import run
+from .store import (
+    DTYPES,
+    DataError,
+    Header,
+    Origin,
+    checksum,
+    episode_name,
+    leftovers,
+    read_columns,
+    read_header,
+    write_episode,
+)
+from .workers import WorkerError, run
 
 
 class Recordable(Protocol):
-    """What the recorder needs of an environment: part of `forearm.envs.World`."""
+    """What the recorder needs of an environment: part of `forearm.envs.World`. What else of a world it has is told with
+    the episodes."""
 
     @property
     def name(self) -> str: ...
@@ -73,21 +86,23 @@ def record(
 
     `make_env(name, **config)` and `make_policy(name, env, rng)` must be importable functions, or values that can be
     sent to another process: with more than one worker they are called in spawned ones. With one, everything happens in
-    this process.
+    this process, where one environment is made in any case: what it tells of itself must be what the recording was
+    begun with, and an episode that is there already is made again and compared.
 
-    Raises DataError when the folder holds something else, FolderError when it cannot be written to or another process
-    records into it, WorkerError when an episode cannot be recorded. After these, after Ctrl-C and after SIGKILL,
-    recorded episodes stay, and the same call goes on with the rest.
+    Raises DataError when the folder holds something else or the world is another now, FolderError when it cannot be
+    written to or another process records into it, WorkerError when an episode cannot be recorded. After these, after
+    Ctrl-C and after SIGKILL, recorded episodes stay, and the same call goes on with the rest.
     """
     if workers < 1:
         raise DataError(f"workers={workers}: must be at least 1")
-    versions = {"forearm": __version__, "mujoco": version("mujoco"), "numpy": version("numpy")}
     with owned(folder, "run the same command again to go on"), _cleared(folder):
-        begin(folder, request, versions)
-        missing = [index for index in range(request.episodes) if not _recorded(folder, request, index)]
-        if missing:
-            _same_versions(folder, versions)
-            task = partial(_recording, request, folder, versions, make_env, make_policy)
+        begun = begun_before(folder, request)
+        headers = {index: _recorded(folder, request, index) for index in range(request.episodes)}
+        missing = [index for index, header in headers.items() if header is None]
+        if missing or begun is None:
+            recorded = {index: header for index, header in headers.items() if header is not None}
+            begun = _begin(folder, request, begun, recorded, make_env, make_policy)
+            task = partial(_recording, folder, begun, make_env, make_policy)
             _record_missing(task, missing, request, min(workers, len(missing)), progress)
         manifest = Manifest.of(folder, request)
         if missing or not _has_manifest(folder):
@@ -134,8 +149,9 @@ def _frame(env: Recordable, observation: Mapping[str, np.ndarray]) -> dict[str, 
 
 @contextmanager
 def _recording(
-    request: RecordRequest, folder: Path, versions: dict[str, str], make_env: MakeEnv, make_policy: MakePolicy
+    folder: Path, begun: Begun, make_env: MakeEnv, make_policy: MakePolicy
 ) -> Iterator[Callable[[int], None]]:
+    request = begun.request
     env = make_env(request.env, **request.config)
 
     def record_one(index: int) -> None:
@@ -148,7 +164,8 @@ def _recording(
             policy_config=request.policy_config,
             seed=request.seed,
             renderer=env.renderer_name,
-            versions=versions,
+            versions=begun.versions,
+            world=begun.world,
         )
         write_episode(folder, origin, columns)
 
@@ -171,15 +188,15 @@ def _record_missing(
             advance(frames)
 
 
-def _recorded(folder: Path, request: RecordRequest, index: int) -> bool:
+def _recorded(folder: Path, request: RecordRequest, index: int) -> Header | None:
     path = folder / episode_name(index)
     try:
         header = read_header(path)
     except DataError:
-        return False  # missing or broken: recording it again gives what should have been there
+        return None  # missing or broken: recording it again gives what should have been there
     if problems := request.problems(index, header):
         raise DataError(f"{path}: {problems[0]}; nothing was overwritten. Move it away to go on")
-    return True
+    return header
 
 
 def _has_manifest(folder: Path) -> bool:
@@ -189,13 +206,83 @@ def _has_manifest(folder: Path) -> bool:
         return False
 
 
-def _same_versions(folder: Path, versions: dict[str, str]) -> None:
-    for name, begun in read_recording(folder)[1].items():
-        if begun != versions.get(name):
+def _begin(
+    folder: Path,
+    request: RecordRequest,
+    before: Begun | None,
+    recorded: Mapping[int, Header],
+    make_env: MakeEnv,
+    make_policy: MakePolicy,
+) -> Begun:
+    """Writes what is about to be recorded; or makes sure that everything is as it was `before`, when some episodes were
+    `recorded`."""
+    versions = {"forearm": __version__, "mujoco": version("mujoco"), "numpy": version("numpy")}
+    try:
+        env = make_env(request.env, **request.config)
+    except UserError:
+        raise
+    except Exception as error:
+        raise WorkerError(f"no episode could be started: {type(error).__name__}: {error}") from error
+    try:
+        now = Begun(request, versions, env.renderer_name, WorldFacts.of(env))
+        if before is None:
+            write_recording(folder, now)
+            return now
+        _same_versions(folder, {**before.versions, **before.world.packages}, {**now.world.packages, **versions})
+        _same_world(folder, before.world, now.world)
+        for index, header in list(recorded.items())[:1]:
+            _same_renderer(folder, before.renderer or header.origin.renderer, now.renderer)
+            _same_episode(folder, index, header, partial(record_episode, request, env=env, make_policy=make_policy))
+        return before
+    finally:
+        env.close()
+
+
+def _same_versions(folder: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name, begun in before.items():
+        if begun != now.get(name, begun):
             raise DataError(
-                f"{folder}: was begun with {name} {begun}, installed is {versions.get(name)}, and the episodes of one "
+                f"{folder}: was begun with {name} {begun}, installed is {now[name]}, and the episodes of one "
                 f"set must come from one version. Install {name}=={begun} to finish it, or record into another folder"
             )
+
+
+def _same_world(folder: Path, before: WorldFacts, now: WorldFacts) -> None:
+    for key, (begun, is_now) in before.differences(now).items():
+        raise DataError(
+            f"{folder}: was begun in a world with {key} {begun}, which is {is_now} now. The episodes of one set "
+            "must come from one world: make it as it was to finish it, or record into another folder"
+        )
+
+
+def _same_renderer(folder: Path, before: str, now: str) -> None:
+    if before.lower() == now.lower():
+        return
+    (*same, backend), (*other, _) = before.split(" "), now.split(" ")
+    advice = f"Set MUJOCO_GL={backend.lower()}" if same == other and same[:1] == ["mujoco"] else "Go back to that"
+    raise DataError(
+        f"{folder}: was begun with the renderer {before}, and here it is {now}, whose pixels differ. {advice} to "
+        "finish it, or record into another folder"
+    )
+
+
+def _same_episode(folder: Path, index: int, header: Header, make: Callable[[int], dict[str, np.ndarray]]) -> None:
+    """Makes an episode again: what decides how it goes is more than can be told of a world."""
+    ((_, again),) = run(partial(nullcontext, make), [index], workers=1, noun="episode")
+    if checksum(again) == header.checksum:
+        return
+    path = folder / episode_name(index)
+    there = read_columns(path, header.columns)
+    names = sorted(there.keys() | again.keys())
+    differ = [name for name in names if not _equal(there.get(name), again.get(name))] or ["checksum"]
+    raise DataError(
+        f"{path}: made again, it is another episode ({', '.join(differ)} differ): the world, or who acts in it, is not "
+        "what it was. Nothing was overwritten; record into another folder"
+    )
+
+
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    return one is not None and other is not None and np.array_equal(one, other)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ and in its header where it came from, so that a single file explains itself. No 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from ..errors import UserError
 from ..files import TEMPORARY, write_atomic
+from .facts import WorldFacts
 
 FORMAT = 1
 DTYPES = {"pixels": "uint8", "proprio": "float32", "state": "float32", "action": "float32", "sim": "float64"}
@@ -48,7 +49,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an episode came from: `(seed, index)`, whoever acted, and the versions are enough to record it again."""
+    """Where an episode came from: `(seed, index)`, whoever acted, the world and the versions are enough to record it
+    again."""
 
     index: int
     env: str
@@ -58,6 +60,7 @@ class Origin:
     renderer: str
     versions: Mapping[str, str]
     policy_config: Mapping[str, Any] = field(default_factory=dict)
+    world: WorldFacts = field(default_factory=WorldFacts)
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,10 @@ def write_episode(folder: Path, origin: Origin, columns: Mapping[str, np.ndarray
     """Writes an episode, whole or not at all."""
     arrays = {name: np.ascontiguousarray(array) for name, array in columns.items()}
     about = {"format": FORMAT, **asdict(origin), "checksum": checksum(arrays)}
-    if not origin.policy_config:
-        del about["policy_config"]  # a scripted policy has none, and its files are what they were before there was any
+    about["world"] = origin.world.to_json()
+    for key in ("policy_config", "world"):
+        if not about[key]:
+            del about[key]  # as in files from before there was any
     path = folder / episode_name(origin.index)
     write_atomic(path, save(arrays, {_KEY: json.dumps(about, sort_keys=True)}))
     return path
@@ -119,6 +124,7 @@ def read_header(path: Path) -> Header:
             }
         if about.pop("format") != FORMAT:
             raise DataError(f"{path}: written in another format; this version reads format {FORMAT}")
+        about["world"] = WorldFacts.from_json(about.get("world", {}))
         return Header(checksum=about.pop("checksum"), columns=columns, origin=Origin(**about))
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
@@ -135,6 +141,20 @@ def read_columns(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: truncated or corrupted ({error})") from None
+
+
+def content_problems(columns: Mapping[str, np.ndarray], told: str) -> Iterator[str]:
+    """What is wrong with the content of all columns of an episode, whose checksum is `told`."""
+    if checksum(columns) != told:
+        yield "checksum mismatch: the content changed after it was recorded"
+    for name, array in columns.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if not finite.all():
+            yield f"column '{name}' is NaN or infinite in {np.sum(~finite)} rows, first in row {np.argmin(finite)}"
+        elif name == "action" and np.abs(array).max() > 1:
+            yield f"column 'action' reaches {np.abs(array).max():.3g}, outside [-1, 1]"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

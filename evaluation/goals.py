@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from ..envs import World
 from ..episodes import Dataset
+from ..episodes.facts import WorldFacts
 from ..errors import SimulationError, UserError
 from ..files import write_atomic
 from ..seeds import STREAM, goal_seed
@@ -48,13 +49,15 @@ class GoalManifest:
     hold: int = HOLD
     versions: dict[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    world: WorldFacts = field(default_factory=WorldFacts)
+    """What is told of the environment; no part of the hash, and empty in older manifests."""
 
     def __len__(self) -> int:
         return len(self.start)
 
     @property
     def header(self) -> dict[str, Any]:
-        left_out = ("start", "goal") if self.labels else ("start", "goal", "labels")
+        left_out = ("start", "goal", "world") if self.labels else ("start", "goal", "world", "labels")
         return {"schema": SCHEMA} | {k: v for k, v in asdict(self).items() if k not in left_out}
 
     @property
@@ -77,8 +80,9 @@ class GoalManifest:
         return replace(self, start=self.start[which], goal=self.goal[which], labels=self.labels[which])
 
     def save(self, path: Path) -> None:
-        header = {"goals": json.dumps(self.header | {"sha256": self.sha256})}
-        write_atomic(path, safetensors.numpy.save({"start": self.start, "goal": self.goal}, metadata=header))
+        header = self.header | {"sha256": self.sha256, "world": self.world.to_json()}
+        states = {"start": self.start, "goal": self.goal}
+        write_atomic(path, safetensors.numpy.save(states, metadata={"goals": json.dumps(header)}))
 
     @classmethod
     def load(cls, path: Path) -> GoalManifest:
@@ -92,12 +96,28 @@ class GoalManifest:
                 header = json.loads((file.metadata() or {})["goals"])
                 states = {name: file.get_tensor(name) for name in ("start", "goal")}
             schema, sha256 = header.pop("schema"), header.pop("sha256")
-            manifest = cls(**header | {"labels": tuple(header.get("labels", ()))}, **states)
+            world = WorldFacts.from_json(header.pop("world", {}))
+            manifest = cls(**header | {"labels": tuple(header.get("labels", ()))}, **states, world=world)
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise GoalError(f"goals={path}: not a goal manifest ({error})") from None
         if schema != SCHEMA or manifest.sha256 != sha256:
             raise GoalError(f"goals={path}: its content does not match its hash; make it anew")
         return manifest
+
+    def require(self, env: World, source: str | Path) -> None:
+        """Makes sure that it is of an environment; `source` is where it was read.
+
+        Raises:
+            GoalError: where it was made for one of another name, state or model.
+        """
+        if self.env != env.name or self.start.shape[1:] != env.save_state().shape:
+            raise GoalError(f"goals={source}: were made for env={self.env}, not for this env={env.name}")
+        _same_model(self.world, env, f"goals={source}: were made in")
+
+
+def _same_model(told: WorldFacts, env: World, made_in: str) -> None:
+    if told.same_model(now := WorldFacts.of(env)) is False:
+        raise GoalError(f"{made_in} {told.seen_from(now)}; make env={env.name} as it was, or give goals of it as it is")
 
 
 def make_goals(env: World, count: int, seed: int) -> GoalManifest:
@@ -142,6 +162,9 @@ def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) ->
     request = data.manifest.request
     if request.env != env.name:
         raise GoalError(f"goals={data.folder}: was recorded in env={request.env}, not in this env={env.name}")
+    _same_model(data.manifest.world, env, f"goals={data.folder}: was recorded in")
+    if data.manifest.columns["sim"].shape[1:] != env.save_state().shape:
+        raise GoalError(f"goals={data.folder}: its simulator states are not of the size of env={env.name}'s")
     if not 1 <= ahead <= request.length:
         raise GoalError(f"ahead={ahead}: must lie in 1 … {request.length}, the steps of an episode of {data.folder}")
     states = data.load("val", ["sim"])["sim"]
@@ -173,7 +196,17 @@ def _manifest(
 
     start, goal = (np.stack(states) for states in zip(*problems, strict=True))
     versions = {"mujoco": mujoco.__version__}
-    return GoalManifest(env.name, seed, budget, env.tolerance, start, goal, versions=versions, labels=tuple(labels))
+    return GoalManifest(
+        env.name,
+        seed,
+        budget,
+        env.tolerance,
+        start,
+        goal,
+        versions=versions,
+        labels=tuple(labels),
+        world=WorldFacts.of(env),
+    )
 
 
 def _solved_by_waiting(env: World, start: np.ndarray, budget: int, action: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ..episodes.facts import WorldFacts
 from ..errors import UserError
 from ..files import write_atomic, write_json
 from ..version import __version__
@@ -176,6 +177,26 @@ class Checkpoint:
             known = self.env.split(ENVS) if key == "env" else [held[key]]
             if value is not None and value not in known:
                 raise CheckpointError(f"{key}={value}: the checkpoint was trained for {key}={held[key]}")
+
+    def world(self, env: str) -> WorldFacts:
+        """What is told of the world of that name that it was trained in; older checkpoints tell nothing."""
+        return WorldFacts.from_json(self.about.get("worlds", {}).get(env, {}))
+
+    def require_shapes(self, source: str, shapes: Mapping[str, tuple[int, ...]], tracked: int | None = None) -> None:
+        """Makes sure that it takes what it meets: observations and actions of `source`, such as `env=push`, by part and
+        `action`; and, where they are given, that as many columns of `state` are tracked as it reads positions.
+
+        Raises:
+            CheckpointError: naming what it was trained on and what it meets.
+        """
+        known = self.model.architecture
+        trained = {**{part: tuple(shape) for part, shape in known.observations.items()}, "action": (known.action_size,)}
+        for part, shape in trained.items():
+            if shapes.get(part) != shape:
+                raise CheckpointError(f"was trained on {part} {shape}, {source} gives {shapes.get(part)}")
+        if known.readout and tracked not in (None, known.readout):
+            points = f"{known.readout // 3} tracked points, {source} has {(tracked or 0) // 3}"
+            raise CheckpointError(f"reads positions of {points}")
 
 
 def _weights(module: nn.Module) -> bytes:
