@@ -1,8 +1,10 @@
 """Films last what they say, are whole or not there, and cost nothing that was measured."""
 
 import errno
+import gc
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -15,6 +17,13 @@ from forearm.evaluation.video import BLUE, EpisodeFilm, FilmFrame, write_gif, wr
 from PIL import Image, ImageColor
 
 FRAMES = [np.full((32, 48, 3), 4 * i, np.uint8) for i in range(60)]
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """imageio leaves the pipe to an ffmpeg that died to the collector: it comes before the next test."""
+    yield
+    gc.collect()
 
 
 @pytest.mark.parametrize("fps", [1, 7, 10, 24, 30, 50, 60, 75, 100, 240, 1 / 0.7])
@@ -55,6 +64,8 @@ def ffmpeg_on_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(script))
 
 
+@pytest.mark.usefixtures("collected")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.skipif(os.name != "posix", reason="a shell script stands for ffmpeg")
 def test_a_film_that_cannot_be_read_back_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
@@ -76,6 +87,8 @@ def test_a_film_that_cannot_be_read_back_is_none(tmp_path: Path, monkeypatch: py
 SMALL = ("env=push", "obs=state", "episodes=1", "planner.samples=8", "planner.iterations=2", "threads=1", "device=cpu")
 
 
+@pytest.mark.usefixtures("collected")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.skipif(os.name != "posix", reason="a shell script stands for ffmpeg")
 def test_a_film_that_fails_costs_nothing_but_the_film(
     state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
