@@ -499,8 +499,9 @@ def tracked_columns(data: Recordings) -> dict[str, slice]:
 def tolerance(data: Recordings) -> float | None:
     """The smallest at which a goal counts as reached, metres, of the environments that were recorded; None where a
     recording does not say."""
-    told = [getattr(part.manifest, "tolerance", None) for part in data.parts]
-    return None if None in told else min(told)
+    told: list[float | None] = [getattr(part.manifest, "tolerance", None) for part in data.parts]
+    known = [metres for metres in told if metres is not None]
+    return min(known) if len(known) == len(told) else None
 
 
 def _latest(runs: Path) -> Path:
