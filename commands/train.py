@@ -520,7 +520,8 @@ def tolerance(data: Recordings) -> float | None:
     """The smallest at which a goal counts as reached, metres, of the environments that were recorded; None where a
     recording does not say."""
     told = [facts.tolerance for facts in data.worlds.values()]
-    return min(known) if len(known := [one for one in told if one is not None]) == len(told) else None
+    known = [metres for metres in told if metres is not None]
+    return min(known) if len(known) == len(told) else None
 
 
 def _tracked_today(env: str, data: Recordings) -> slice:

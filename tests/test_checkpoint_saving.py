@@ -71,6 +71,7 @@ def test_a_save_killed_anywhere_leaves_one_checkpoint_whole(tmp_path: Path, monk
     first, second, third = made(1, prior=True), made(2, prior=True, temporal=True), made(3)
     known = {checkpoint.sha256: checkpoint.about["steps"] for checkpoint in (first, second, third)}
     found: set[tuple[int, int]] = set()
+    whole = False
     for steps in range(20):
         for more in range(20):
             folder = tmp_path / f"{steps}-{more}"

@@ -273,7 +273,7 @@ class Trainer:
         train, held_out = self._cover("train"), self._cover("val")
         try:
             found = validate(self.model, train, held_out, self.device, self._tolerance)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             raise self._diverged() from None
         self._require_finite(**{name: torch.tensor(value) for name, value in found.figures.items()})
         return found
@@ -286,7 +286,7 @@ class Trainer:
         self._require_finite(z=z)
         try:
             self.model.metric.copy_(slow_metric(z, self.settings.ridge))
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             raise self._diverged() from None
         if self.model.readout is not None:
             positions = torch.from_numpy(cover["tracked"]).flatten(0, 1)
