@@ -262,6 +262,14 @@ class Weightless(ReacherEnv):
         return self._get_obs()
 
 
+class Painted(ReacherEnv):
+    """Another colour each episode."""
+
+    def reset_model(self) -> np.ndarray:
+        self.model.geom_rgba[:, :3] = self.np_random.uniform(0, 1, 3)
+        return super().reset_model()
+
+
 class Tired(ReacherEnv):
     """Another strength each episode, in Python."""
 
@@ -297,6 +305,12 @@ def test_what_a_reset_draws_must_be_saved(
         assert main(["record", "env=drawn", "obs=state", "episodes=2", "length=3", "workers=1", "out=d"]) == 2
         assert re.match(f"forearm: env=drawn: {promise}", capsys.readouterr().err)
         assert not list(here.iterdir()), "asked before the first episode is written"
+
+
+def test_colours_that_a_reset_draws_matter_where_they_are_seen() -> None:
+    check_world(world(Painted()))
+    with pytest.raises(UserError, match=r"env=w: a reset changes the model \(geom_rgba\)"):
+        check_world(world(Painted(), pixels=True, size=32), steps=4)
 
 
 def test_what_a_reset_draws_may_be_saved() -> None:
