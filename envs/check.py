@@ -19,8 +19,8 @@ LOOKED_AT = ("site_", "geom_rgba", "mat_", "tex", "light_", "cam_")
 """Arrays of a model that touch nothing: where they matter, observations or the next steps tell."""
 TRIES = 3
 """Episodes in which play may move something, and goals may lie apart from starts."""
-PATIENCE = 200
-"""Steps of an episode that are waited for something to move, at most."""
+PATIENCE, STILL = 200, 50
+"""Steps of an episode for which play may move something, and staying must not, at most."""
 
 
 class WorldWarning(UserWarning):
@@ -134,14 +134,14 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
 
 def _doubts(env: World, seed: int) -> list[str]:
     """What makes goals, recordings or plans of an environment worthless, without breaking a promise."""
-    steps, doubts = min(env.budget, PATIENCE), []
+    steps, still, doubts = min(env.budget, PATIENCE), min(env.budget, STILL), []
     play = "play" if "play" in env.policies else "random"
     farthest, played, stayed, swept = 0.0, 0.0, np.inf, np.inf
     for episode in range(seed, seed + TRIES):
         env.reset(seed=episode)
         farthest = max(farthest, env.distance())
         start, before, bodies = env.save_state(), env.tracked_points(), _bodies(env)
-        for _ in range(steps):
+        for _ in range(still):
             env.advance(env.stay)
         stayed = min(stayed, _farthest(env.tracked_points(), before))  # what is dropped at a start moves by itself
         swept = min(swept, _farthest(_bodies(env), bodies))
@@ -166,9 +166,9 @@ def _doubts(env: World, seed: int) -> list[str]:
             "will find none; give place_goal=…"
         )
     if stayed >= env.tolerance:
-        doubts.append(f"`stay` moves the tracked points by {stayed:.3g} m in {steps} steps; give stay=…")
+        doubts.append(f"`stay` moves the tracked points by {stayed:.3g} m in {still} steps; give stay=…")
     elif swept >= env.tolerance and not np.any(env.stay):
-        doubts.append(f"`stay`, which is zero, moves the robot by {swept:.3g} m in {steps} steps; give stay=…")
+        doubts.append(f"`stay`, which is zero, moves the robot by {swept:.3g} m in {still} steps; give stay=…")
     return doubts
 
 
