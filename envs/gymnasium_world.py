@@ -149,10 +149,10 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         first = 2**31 if seed is not None and seed >= EVALUATION else 0  # the environment's own seeds do not meet
-        self.env.reset(seed=int(self.np_random.integers(first, first + 2**31)))
-        if self.model is not self._compiled:
-            raise UserError(f"env={self.name}: compiles its model anew at reset; it must keep one")
         with Simulating(self.name, self.data):
+            self.env.reset(seed=int(self.np_random.integers(first, first + 2**31)))
+            if self.model is not self._compiled:
+                raise UserError(f"env={self.name}: compiles its model anew at reset; it must keep one")
             self._place_start(self.env, self.np_random)
             self._settle()
         start = self.save_state()
