@@ -92,7 +92,7 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     env.reset(seed=seed + 1)
     other = env.save_state()
     env.load_state(start)
-    drawn = [name for name, array in _model_arrays(env).items() if not np.array_equal(array, arrays.get(name))]
+    drawn = [name for name, array in _model_arrays(env).items() if not np.array_equal(array, arrays[name])]
     changes = (
         f"a reset changes the model ({', '.join(drawn)}), and a state that is loaded does not bring it back; have "
         "save_state hold it, and load_state set it"
@@ -178,7 +178,7 @@ def _farthest(points: np.ndarray, before: np.ndarray) -> float:
 
 def _bodies(env: Any) -> np.ndarray:
     """Where all bodies of a world on MuJoCo are, (·, 3) metres; elsewhere the tracked points."""
-    data = getattr(env, "data", None)
+    data: Any = getattr(env, "data", env)
     return data.xpos.copy() if isinstance(data, mujoco.MjData) else env.tracked_points()
 
 

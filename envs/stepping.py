@@ -96,4 +96,4 @@ def refuse_sleep(name: str, model: mujoco.MjModel) -> None:
 
 def diverged(counters: np.ndarray) -> np.ndarray:
     """(…,) which simulations diverged, of what a `mujoco.batch.Batch` has of their warnings, (…, kinds, 2)."""
-    return counters[..., DIVERGED, 1].any(-1)
+    return np.any(counters[..., DIVERGED, 1], axis=-1)

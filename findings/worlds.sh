@@ -12,7 +12,7 @@ set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q gymnasium==1.4.0 mujoco==4.0.0 "imageio>=2.14.1"
+"$folder/venv/bin/pip" install -q gymnasium==1.4.0 mujoco==4.0.0 "imageio>=2.14.1" packaging
 cd "$folder"
 venv/bin/python - <<'PYTHON'
 import copy

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -84,7 +85,7 @@ class Stiff(ReacherEnv):
 class Limited(ReacherEnv):
     """Resets itself at its own time limit."""
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         told = super().step(action)
         if self.data.time > 0.5:
             self.reset()
@@ -181,7 +182,7 @@ def test_a_success_before_it_diverged_is_none(half_broken: tuple[ArmEnv, GoalMan
     env, goals = half_broken
 
     class Breaks:
-        def begin(self, *told: Any) -> None: ...
+        def begin(self, manifest: Any, goals: Any, seed: int) -> None: ...
         def act(self, observations: Any, states: np.ndarray) -> np.ndarray:
             return np.zeros((len(states), 1, 5))
 
@@ -277,7 +278,7 @@ class Tired(ReacherEnv):
         self.strength = self.np_random.uniform(0.1, 1)
         return super().reset_model()
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         return super().step(action * getattr(self, "strength", 1.0))
 
 
@@ -361,7 +362,7 @@ class Grip(ReacherEnv):
         super().__init__()
         self.action_space = gymnasium.spaces.Box(0, 255, (2,))
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         return super().step(action / 255)
 
 
@@ -561,7 +562,7 @@ class Asking(ReacherEnv):
     def reset_model(self) -> np.ndarray:
         return np.zeros(3)
 
-    def _get_obs(self, goal: Any) -> np.ndarray:
+    def _get_obs(self, goal: Any) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         return np.zeros(3)
 
 
@@ -623,7 +624,7 @@ class Paced(ReacherEnv):
 
 
 class Standing(ReacherEnv):
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         return self._get_obs(), 0.0, False, False, {}
 
 
@@ -724,13 +725,8 @@ def test_recordings_and_evaluations_never_draw_the_same() -> None:
         assert EVALUATION <= goal_seed(seed, draw) < 2 * EVALUATION
     assert len({goal_seed(seed, draw) for seed in range(1, 4) for draw in range(100)}) == 300
 
-    class Meets(np.random.SeedSequence):
-        """Gives what a draw of a published manifest does."""
-
-        def generate_state(self, *told: Any) -> Any:
-            return [goal_seed(7, 3)]
-
-    assert goal_seed(7, 3) < 2**32 <= recording_seed(Meets()) < EVALUATION
+    meets: Any = SimpleNamespace(generate_state=lambda count: [goal_seed(7, 3)])  # as a draw of a published manifest
+    assert goal_seed(7, 3) < 2**32 <= recording_seed(meets) < EVALUATION
 
 
 def test_the_seeds_of_an_environment_inside_do_not_meet_either() -> None:
