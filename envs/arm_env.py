@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from .arm import ACTION_NAMES, CLOSED, JOINTS, RAMP, SUBSTEPS, Arm
 from .rendering import Camera, renderer_name
-from .stepping import sound
+from .stepping import Simulating
 from .tasks import Task
 from .world import Observation, Policy, World, checked_action
 
@@ -142,7 +142,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             ValueError: when the action has another shape, or is not finite.
             SimulationError: when the simulation diverged.
         """
-        with sound(self.name, self.data, self.dt):
+        with Simulating(self.name, self.data, self.dt):
             for control in self.arm.apply(self.data, checked_action(action, len(ACTION_NAMES))):
                 self.data.ctrl[:] = control
                 mujoco.mj_step(self.model, self.data, nstep=SUBSTEPS)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..seeds import EVALUATION
 from .rendering import Camera, Renders, camera_number
-from .stepping import refuse_sleep, sound
+from .stepping import Simulating, refuse_sleep
 from .world import Observation, Policy, RandomPolicy, checked_action
 
 STATE_SPEC = int(mujoco.mjtState.mjSTATE_INTEGRATION)
@@ -149,14 +149,14 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         first = 2**31 if seed is not None and seed >= EVALUATION else 0  # the environment's own seeds do not meet
-        self.env.reset(seed=int(self.np_random.integers(first, first + 2**31)))
-        if self.model is not self._compiled:
-            raise UserError(f"env={self.name}: compiles its model anew at reset; it must keep one")
-        with sound(self.name, self.data):
+        with Simulating(self.name, self.data):
+            self.env.reset(seed=int(self.np_random.integers(first, first + 2**31)))
+            if self.model is not self._compiled:
+                raise UserError(f"env={self.name}: compiles its model anew at reset; it must keep one")
             self._place_start(self.env, self.np_random)
             self._settle()
         start = self.save_state()
-        with sound(self.name, self.data):
+        with Simulating(self.name, self.data):
             self._place_goal(self.env, self.np_random)
             self._settle()
         self.set_goal(self.save_state())
@@ -184,7 +184,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
             SimulationError: when the simulation diverged, or the environment reset itself.
         """
         share = 0.5 * (1.0 + checked_action(action, len(self._low)))
-        with sound(self.name, self.data, self.dt):
+        with Simulating(self.name, self.data, self.dt):
             self.env.step(self._low + share * (self._high - self._low))
         self._settle()
 
@@ -300,7 +300,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
     def _seconds_a_step(self) -> float:
         """Of the environment, read off its simulation's clock."""
         before = self.data.time
-        with sound(self.name, self.data):
+        with Simulating(self.name, self.data):
             self.env.step(0.5 * (self._low + self._high))
         seconds = self.data.time - before
         if not seconds > 0:

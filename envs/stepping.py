@@ -31,36 +31,58 @@ DIVERGED = tuple(
 def unlogged() -> Iterator[None]:
     """MuJoCo's warnings are not printed, nor written to MUJOCO_LOG.TXT in the working folder; its counters tell."""
     before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda text: None)
+    mujoco.set_mju_user_warning(_ignore)
     try:
         yield
     finally:
         mujoco.set_mju_user_warning(before)
 
 
-@contextmanager
-def sound(name: str, data: mujoco.MjData, seconds: float | None = None) -> Iterator[None]:
-    """Simulates env=`name` in `data`, by `seconds` where they are given.
+def _ignore(text: str) -> None: ...
+
+
+class Simulating:
+    """Within it env=`name` is simulated in `data`, by `seconds` where they are given; MuJoCo's warnings are unlogged.
+
+    A class, because every step of every simulation enters it, and a generator takes five times as long.
 
     Raises:
         SimulationError: at the end, where the simulation diverged or its clock did not go forward by that.
     """
-    begun = data.time
-    data.warning.number[:] = 0  # counts cannot be compared, for a reset zeroes them
-    with unlogged():
-        yield
-    counts = np.array(data.warning.number)
-    reasons = {kind: mujoco.mju_warningText(kind, data.warning[kind].lastinfo) for kind in np.flatnonzero(counts)}
-    for kind in DIVERGED:
-        if kind in reasons:
-            raise SimulationError(f"env={name}: the simulation diverged after {begun:g} s: {reasons[kind]}")
-    for reason in reasons.values():
-        warnings.warn(f"env={name}: {reason}", RuntimeWarning, stacklevel=4)
-    if seconds is not None and not abs(data.time - begun - seconds) < 1e-3 * seconds:
-        raise SimulationError(
-            f"env={name}: its clock went from {begun:g} s to {data.time:g} s in a step of {seconds:g} s: the "
-            "environment resets itself, or its steps are not equally long"
-        )
+
+    def __init__(self, name: str, data: mujoco.MjData, seconds: float | None = None) -> None:
+        self.name, self.data, self.seconds = name, data, seconds
+
+    def __enter__(self) -> None:
+        self._begun = self.data.time
+        self.data.warning.number[:] = 0  # counts cannot be compared, for a reset zeroes them
+        self._handler = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(_ignore)
+
+    def __exit__(self, kind: type[BaseException] | None, *about: object) -> None:
+        mujoco.set_mju_user_warning(self._handler)
+        if kind is not None:
+            return
+        if any(self.data.warning.number.tolist()):
+            self._tell()
+        seconds, now = self.seconds, self.data.time
+        if seconds is not None and not abs(now - self._begun - seconds) < 1e-3 * seconds:
+            raise SimulationError(
+                f"env={self.name}: its clock went from {self._begun:g} s to {now:g} s in a step of {seconds:g} s: the "
+                "environment resets itself, or its steps are not equally long"
+            )
+
+    def _tell(self) -> None:
+        warned = self.data.warning
+        kinds = [int(kind) for kind in np.flatnonzero(warned.number)]
+        reasons = {kind: mujoco.mju_warningText(kind, warned[kind].lastinfo) for kind in kinds}
+        for kind in DIVERGED:
+            if kind in reasons:
+                raise SimulationError(
+                    f"env={self.name}: the simulation diverged after {self._begun:g} s: {reasons[kind]}"
+                )
+        for reason in reasons.values():
+            warnings.warn(f"env={self.name}: {reason}", RuntimeWarning, stacklevel=4)
 
 
 def refuse_sleep(name: str, model: mujoco.MjModel) -> None:
@@ -74,4 +96,4 @@ def refuse_sleep(name: str, model: mujoco.MjModel) -> None:
 
 def diverged(counters: np.ndarray) -> np.ndarray:
     """(…,) which simulations diverged, of what a `mujoco.batch.Batch` has of their warnings, (…, kinds, 2)."""
-    return counters[..., DIVERGED, 1].any(-1)
+    return np.any(counters[..., DIVERGED, 1], axis=-1)

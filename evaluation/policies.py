@@ -48,7 +48,7 @@ class PlannerPolicy:
         self.controller.begin(manifest, observe_goals(self.env, manifest), seed)
 
     def _another_goal(self) -> np.ndarray:
-        """The goal of a reset, of seeds above the 32 bits from which recordings and evaluations draw theirs."""
+        """The goal of a reset, of seeds that neither a recording's episodes nor evaluations draw (seeds.py)."""
         state = self.env.save_state()
         self.env.reset(seed=int(self.rng.integers(2**32, 2**63)))
         goal = self.env.goal_state()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -84,7 +85,7 @@ class Stiff(ReacherEnv):
 class Limited(ReacherEnv):
     """Resets itself at its own time limit."""
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         told = super().step(action)
         if self.data.time > 0.5:
             self.reset()
@@ -181,7 +182,7 @@ def test_a_success_before_it_diverged_is_none(half_broken: tuple[ArmEnv, GoalMan
     env, goals = half_broken
 
     class Breaks:
-        def begin(self, *told: Any) -> None: ...
+        def begin(self, manifest: Any, goals: Any, seed: int) -> None: ...
         def act(self, observations: Any, states: np.ndarray) -> np.ndarray:
             return np.zeros((len(states), 1, 5))
 
@@ -262,6 +263,14 @@ class Weightless(ReacherEnv):
         return self._get_obs()
 
 
+class Painted(ReacherEnv):
+    """Another colour each episode."""
+
+    def reset_model(self) -> np.ndarray:
+        self.model.geom_rgba[:, :3] = self.np_random.uniform(0, 1, 3)
+        return super().reset_model()
+
+
 class Tired(ReacherEnv):
     """Another strength each episode, in Python."""
 
@@ -269,7 +278,7 @@ class Tired(ReacherEnv):
         self.strength = self.np_random.uniform(0.1, 1)
         return super().reset_model()
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         return super().step(action * getattr(self, "strength", 1.0))
 
 
@@ -297,6 +306,12 @@ def test_what_a_reset_draws_must_be_saved(
         assert main(["record", "env=drawn", "obs=state", "episodes=2", "length=3", "workers=1", "out=d"]) == 2
         assert re.match(f"forearm: env=drawn: {promise}", capsys.readouterr().err)
         assert not list(here.iterdir()), "asked before the first episode is written"
+
+
+def test_colours_that_a_reset_draws_matter_where_they_are_seen() -> None:
+    check_world(world(Painted()))
+    with pytest.raises(UserError, match=r"env=w: a reset changes the model \(geom_rgba\)"):
+        check_world(world(Painted(), pixels=True, size=32), steps=4)
 
 
 def test_what_a_reset_draws_may_be_saved() -> None:
@@ -347,7 +362,7 @@ class Grip(ReacherEnv):
         super().__init__()
         self.action_space = gymnasium.spaces.Box(0, 255, (2,))
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         return super().step(action / 255)
 
 
@@ -547,7 +562,7 @@ class Asking(ReacherEnv):
     def reset_model(self) -> np.ndarray:
         return np.zeros(3)
 
-    def _get_obs(self, goal: Any) -> np.ndarray:
+    def _get_obs(self, goal: Any) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         return np.zeros(3)
 
 
@@ -609,7 +624,7 @@ class Paced(ReacherEnv):
 
 
 class Standing(ReacherEnv):
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: Any) -> Any:
         return self._get_obs(), 0.0, False, False, {}
 
 
@@ -710,13 +725,8 @@ def test_recordings_and_evaluations_never_draw_the_same() -> None:
         assert EVALUATION <= goal_seed(seed, draw) < 2 * EVALUATION
     assert len({goal_seed(seed, draw) for seed in range(1, 4) for draw in range(100)}) == 300
 
-    class Meets(np.random.SeedSequence):
-        """Gives what a draw of a published manifest does."""
-
-        def generate_state(self, *told: Any) -> Any:
-            return [goal_seed(7, 3)]
-
-    assert goal_seed(7, 3) < 2**32 <= recording_seed(Meets()) < EVALUATION
+    meets: Any = SimpleNamespace(generate_state=lambda count: [goal_seed(7, 3)])  # as a draw of a published manifest
+    assert goal_seed(7, 3) < 2**32 <= recording_seed(meets) < EVALUATION
 
 
 def test_the_seeds_of_an_environment_inside_do_not_meet_either() -> None:
