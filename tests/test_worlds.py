@@ -242,11 +242,7 @@ def test_nothing_is_imported_by_a_name_in_data(names: None, tmp_path: Path, caps
     assert main([*train, *TINY]) == 0, "what was recorded tells all that training needs"
     checkpoint = tmp_path / "t" / "checkpoint"
     assert main(["bench", "env=gone", "obs=state", f"checkpoint={checkpoint}", f"out={tmp_path / 'b'}"]) == 2
-    assert (
-        capsys.readouterr()
-        .err.splitlines()[-1]
-        .startswith("forearm: env=gone is unknown; choose one of: reach, push, pickplace")
-    )
+    assert capsys.readouterr().err.splitlines()[-1].startswith("forearm: env=gone is unknown; choose one of: ")
 
 
 def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
