@@ -545,7 +545,7 @@ def hold(folder: Path, name: str, text: str = "{}") -> None:
         ({"lift/demo.hdf5": ""}, "HDF5 files"),
         ({"cube.npz": ""}, "NumPy archives"),
         ({".zgroup": ""}, "a Zarr store"),
-        ({"checkpoint/config.json": ""}, "a training run of Forearm's"),
+        ({"checkpoint/config.json": ""}, "a training run"),
     ],
 )
 def test_what_is_no_recording_is_named(tmp_path: Path, files: dict[str, str], kind: str) -> None:
