@@ -54,9 +54,9 @@ class WorldFacts:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> WorldFacts:
         """Of what `to_json` gave; keys that this version does not know are left out. TypeError for another value."""
-        known = {key.name: value[key.name] for key in fields(cls) if key.name in value}
-        listed = {key: tuple(item) for key, item in known.items() if isinstance(item, list)}
-        return cls(**known | listed)
+        known: dict[str, Any] = {key.name: value[key.name] for key in fields(cls) if key.name in value}
+        known |= {key: tuple(item) for key, item in known.items() if isinstance(item, list)}
+        return cls(**known)
 
     def to_json(self) -> dict[str, Any]:
         """What is known, by key."""

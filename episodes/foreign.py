@@ -12,7 +12,7 @@ _MARKS = {
     ".zgroup": "a Zarr store",
     "zarr.json": "a Zarr store",
     "dataset_info.json": "an RLDS set",
-    "checkpoint/config.json": "a training run of Forearm's",
+    "checkpoint/config.json": "a training run",
     "model.safetensors": "a checkpoint",
     "results.json": "what `forearm bench` or `demo` wrote",
 }

@@ -213,7 +213,7 @@ BAD: dict[str, tuple[str, str]] = {
     "horizon": (f"{TRAIN} horizon=11", r"model\.chunk=2 x horizon=11: must be at most 20, the steps of an episode"),
     "no data": ("train obs=state out={out}", "data: give the folder"),
     "missing data": ("train obs=state data=nowhere out={out}", "nowhere: no such folder; `forearm record out=nowhere`"),
-    "data that is not": ("train obs=state data={run}/train out={out}", "holds .* and no recording of Forearm"),
+    "data that is not": ("train obs=state data={run}/train out={out}", "is no recording of Forearm's but a training"),
     "data without pixels": ("train obs=pixels data={run}/data out={out}", "obs=pixels: .*without pixels; .*state"),
     "nothing to check": ("data check", "data: give the folder to check"),
     "checking nowhere": ("data check nowhere", "nowhere: no such folder"),

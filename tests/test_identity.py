@@ -51,7 +51,8 @@ def test_a_world_made_twice_is_the_same_world(name: str) -> None:
     assert WorldFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
     assert {"forearm", "gymnasium"} <= facts.packages.keys()
     assert ("ogbench" in name) == ({"ogbench", "dm_control"} <= facts.packages.keys())
-    first.close(), second.close()
+    for world in (first, second):
+        world.close()
 
 
 def test_another_process_with_other_threads_makes_the_same_fingerprint() -> None:
@@ -106,7 +107,7 @@ def test_what_a_factory_changes_counts_and_what_a_reset_changes_does_not(names: 
         return env
 
     register("light", light)
-    made = make_world("light")
+    made: Any = make_world("light")
     usual = make_world("reach", pixels=False)
     assert WorldFacts.of(made).same_model(WorldFacts.of(usual)) is False
     as_made = fingerprint_as_made(made)
@@ -271,9 +272,7 @@ def test_another_renderer_is_noticed_before_anything_is_recorded(tmp_path: Path,
     before = content(tmp_path)
     with pytest.raises(DataError, match=r"mujoco 4\.0\.0 egl, and here it is mujoco 4\.0\.0 osmesa.* MUJOCO_GL=egl "):
         drawn("mujoco 4.0.0 osmesa", tmp_path)
-    with pytest.raises(
-        DataError, match=r"here it is mujoco_warp 4 cpu, whose pixels differ\. Go back to that to finish"
-    ):
+    with pytest.raises(DataError, match=r"here it is mujoco_warp 4 cpu, whose pixels differ\. Go back to that"):
         drawn("mujoco_warp 4 cpu", tmp_path)
     assert content(tmp_path) == before
     drawn("mujoco 4.0.0 EGL", tmp_path)  # MuJoCo reads the name in any case
@@ -546,7 +545,7 @@ def hold(folder: Path, name: str, text: str = "{}") -> None:
         ({"lift/demo.hdf5": ""}, "HDF5 files"),
         ({"cube.npz": ""}, "NumPy archives"),
         ({".zgroup": ""}, "a Zarr store"),
-        ({"checkpoint/config.json": ""}, "a training run of Forearm's"),
+        ({"checkpoint/config.json": ""}, "a training run"),
     ],
 )
 def test_what_is_no_recording_is_named(tmp_path: Path, files: dict[str, str], kind: str) -> None:
