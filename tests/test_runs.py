@@ -238,8 +238,8 @@ def test_every_folder_is_checked(state_run: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("record seed=1 seed=2", "seed is given twice, as seed=1 and seed=2"),
-        ("train data=A data=B", "data is given twice"),
+        ("train data=A data=B", r"data is given twice, as data=A and data=B; give one list, data=\[…,…\]"),
+        ("bench planners=[cem] planners=[mppi]", "planners is given twice"),
         ("train seed=0,1,2", "seed=0,1,2: must be a whole number; a command runs once: for each of 0 1 2, give seed="),
         ("record env=push,reach", "env=push,reach is unknown; .*a command runs once: for each of push reach"),
         ("train seed=1 --multirun", "--multirun: a command runs once"),
@@ -251,6 +251,11 @@ def test_every_folder_is_checked(state_run: Path, tmp_path: Path, capsys: pytest
 )
 def test_one_value_a_key(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     refused(words.split(), message, capsys)
+
+
+def test_of_two_values_the_last_one_counts_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compose("record", ["seed=1", "env=push", "seed=2", "env=push"]).seed == 2
+    assert capsys.readouterr().err == "forearm: seed=2 counts, not the seed=1 before it\n"
 
 
 def test_paths_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +478,7 @@ def test_a_worker_that_does_not_know_a_world_says_where_to_register(monkeypatch:
     with pytest.raises(UserError, match="env=mine is unknown; choose one of: reach"):
         registry.make_world("mine")
     monkeypatch.setattr(registry, "parent_process", lambda: "the program that registered it")
-    with pytest.raises(UserError, match="env=mine is unknown to this worker .*top level.*__main__.*workers=1"):
+    with pytest.raises(UserError, match=r"env=mine is unknown to this worker .*top level.*__main__.*workers=1"):
         registry.make_world("mine")
 
 
