@@ -143,9 +143,11 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    typed = _typed(overrides)
+    _check_form(overrides)
     with _own_hydra(), initialize_config_module(f"{__package__}.configs", version_base="1.3"):
         root = hydra_compose(config_name)
+        typed = _typed(overrides, root)
+        overrides = [f"{key}={value}" for key, value in typed.items()]
         begun = _begun(typed, root)
         before = [f"{key[:-5]}={name}" for key, name in begun.items() if key.endswith(".name") and key[:-5] in root]
         before = [override for override in before if override.split("=")[0] not in typed]
@@ -205,17 +207,34 @@ def _own_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = before
 
 
-def _typed(overrides: Sequence[str]) -> dict[str, str]:
-    """Values by key, as they were typed. UserError for what is not key=value, or says two things of one key."""
-    typed: dict[str, str] = {}
+def _check_form(overrides: Sequence[str]) -> None:
+    """UserError for what is not key=value."""
     for override in overrides:
         if override in ("-m", "--multirun"):
             raise UserError(f"{override}: a command runs once; give each value a command of its own")
-        key, _, value = override.partition("=")
+        key = override.split("=", 1)[0]
         if "=" not in override or not key.replace(".", "").replace("_", "").isalnum():
             raise UserError(f"'{override}' is not of the form key=value; {PROG} --help lists the commands")
-        if typed.setdefault(key, value) != value:
-            raise UserError(f"{key} is given twice, as {key}={typed[key]} and {key}={value}; give it once")
+
+
+def _typed(overrides: Sequence[str], root: DictConfig) -> dict[str, str]:
+    """Values by key, as they were typed. Of a key that is given twice the last one counts, with a word about it.
+
+    Raises:
+        UserError: for a list that is given twice, for both will have been meant.
+    """
+    from omegaconf import ListConfig, OmegaConf
+
+    typed: dict[str, str] = {}
+    for override in overrides:
+        key, value = override.split("=", 1)
+        if (before := typed.pop(key, value)) != value:
+            if isinstance(OmegaConf.select(root, key), ListConfig):
+                raise UserError(
+                    f"{key} is given twice, as {key}={before} and {key}={value}; give one list, {key}=[…,…]"
+                )
+            print(f"{PROG}: {key}={value} counts, not the {key}={before} before it", file=sys.stderr)
+        typed[key] = value
     return typed
 
 

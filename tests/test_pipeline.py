@@ -125,7 +125,8 @@ def test_models_of_several_training_seeds_are_rows_of_one_table(
     told["about"]["seed"] = 7
     (other / "config.json").write_text(json.dumps(told))
     both = (f"checkpoint=[{one},{other}]", "planners=[cem,zero]", "planner_seeds=[0]", "video_episodes=0")
-    assert main(bench(state_run, "state", tmp_path / "out", *both)) == 0
+    words = [word for word in bench(state_run, "state", tmp_path / "out") if word != f"checkpoint={one}"]
+    assert main([*words, *both]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(row["planner"], row.get("model")) for row in results["rows"]] == [
         *(("cem", "seed 0"), ("cem", "seed 7")),

@@ -24,12 +24,15 @@ import torch
 from conftest import TINY
 from forearm import folders, gymnasium_ids, requirements
 from forearm.cli import COMMANDS, command_help, compose, main
-from forearm.commands import common
+from forearm.commands import bench, common
 from forearm.commands import train as training
 from forearm.console import enduring_output, terminable
-from forearm.envs import TASKS, GymnasiumWorld, register, registry
+from forearm.envs import TASKS, GymnasiumWorld, make, register, registry
 from forearm.episodes import DataError, Dataset, workers
 from forearm.episodes import check as check_data
+from forearm.errors import UserError
+from forearm.evaluation.goals import make_goals
+from forearm.evaluation.planners import measure_gap
 from forearm.files import write_atomic
 from forearm.folders import LOCK, FolderError, contents, new_folder, owned
 from forearm.planner import CEM, PLANNERS
@@ -96,11 +99,11 @@ def test_a_folder_is_one_writers_and_a_killed_one_lets_go(tmp_path: Path, capsys
 
 
 def test_a_folder_goes_again_if_nothing_was_written(tmp_path: Path) -> None:
-    for make in (owned, new_folder):
-        with pytest.raises(ZeroDivisionError), make(tmp_path / "a" / "b"):
+    for hold in (owned, new_folder):
+        with pytest.raises(ZeroDivisionError), hold(tmp_path / "a" / "b"):
             raise ZeroDivisionError
         assert not (tmp_path / "a").exists()
-        with pytest.raises(ZeroDivisionError), make(tmp_path / "c") as folder:
+        with pytest.raises(ZeroDivisionError), hold(tmp_path / "c") as folder:
             (folder / "kept").touch()
             raise ZeroDivisionError
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "c-2"]
@@ -235,8 +238,8 @@ def test_every_folder_is_checked(state_run: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("record seed=1 seed=2", "seed is given twice, as seed=1 and seed=2"),
-        ("train data=A data=B", "data is given twice"),
+        ("train data=A data=B", r"data is given twice, as data=A and data=B; give one list, data=\[…,…\]"),
+        ("bench planners=[cem] planners=[mppi]", "planners is given twice"),
         ("train seed=0,1,2", "seed=0,1,2: must be a whole number; a command runs once: for each of 0 1 2, give seed="),
         ("record env=push,reach", "env=push,reach is unknown; .*a command runs once: for each of push reach"),
         ("train seed=1 --multirun", "--multirun: a command runs once"),
@@ -248,6 +251,11 @@ def test_every_folder_is_checked(state_run: Path, tmp_path: Path, capsys: pytest
 )
 def test_one_value_a_key(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     refused(words.split(), message, capsys)
+
+
+def test_of_two_values_the_last_one_counts_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compose("record", ["seed=1", "env=push", "seed=2", "env=push"]).seed == 2
+    assert capsys.readouterr().err == "forearm: seed=2 counts, not the seed=1 before it\n"
 
 
 def test_paths_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,11 +273,11 @@ def test_a_runs_folder_stands_for_what_is_in_it(state_run: Path, tmp_path: Path)
     for named in (state_run / "train", state_run):
         assert common.checkpoint_folder(str(named)) == state_run / "train" / "checkpoint"
     assert common.checkpoint_folder("nowhere") == Path("nowhere")
-    bench = ["bench", "obs=state", "planners=[zero]", "episodes=2", "video_episodes=0"]
-    assert main([*bench, "seed=5", f"out={tmp_path / 'a'}"]) == 0
-    assert main([*bench, f"goals={tmp_path / 'a'}", f"out={tmp_path / 'b'}"]) == 0
-    goals = [(tmp_path / run / "goals.safetensors").read_bytes() for run in ("a", "b")]
-    assert goals[0] == goals[1]
+    env = make("push", pixels=False)
+    manifest = make_goals(env, 1, seed=5)
+    manifest.save(tmp_path / "goals.safetensors")
+    goals = bench.load_goals(compose("bench", [f"goals={tmp_path}", "obs=state"]), env)
+    assert goals.sha256 == manifest.sha256
 
 
 def test_data_that_is_no_recording_says_what_it_is(tmp_path: Path) -> None:
@@ -459,36 +467,34 @@ def test_parameters_of_an_own_world(
         return make_reacher(gear=gear, **rest)
 
     monkeypatch.setitem(registry._registered, "geared", remade)
-    bench = ["bench", "env=geared", "obs=state", "planners=[cem]", "planner.samples=4", "planner_seeds=[0]"]
-    bench += ["episodes=1", "video_episodes=0", "checkpoint=run", "planner.horizon=2"]
-    assert main([*bench, "out=bench"]) == 0
+    words = ["env=geared", "obs=state", "planners=[zero]", "episodes=1", "video_episodes=0", "checkpoint=run"]
+    assert main(["bench", *words, "out=bench"]) == 0
     assert made and set(made) == {5}
     assert "gear: 5" in Path("bench/config.yaml").read_text()
     assert "env.gear=5" in json.loads(Path("bench/results.json").read_text())["command"]
 
 
-@pytest.mark.usefixtures("geared")
-def test_a_worker_that_does_not_know_the_world_says_where_to_register(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
-    line = ["record", "env=geared", "obs=state", "episodes=2", "length=2", "workers=2", f"out={tmp_path / 'out'}"]
-    assert main(line) == 2  # this module registers for a test alone: no worker does when it imports the main module
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert re.search("env=geared is unknown to this worker process.*top level.*__main__.*workers=1", last), last
+def test_a_worker_that_does_not_know_a_world_says_where_to_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="env=mine is unknown; choose one of: reach"):
+        registry.make_world("mine")
+    monkeypatch.setattr(registry, "parent_process", lambda: "the program that registered it")
+    with pytest.raises(UserError, match=r"env=mine is unknown to this worker .*top level.*__main__.*workers=1"):
+        registry.make_world("mine")
 
 
-@pytest.mark.parametrize("obs", ["state", "pixels+proprio"])
-def test_floors_need_no_checkpoint(obs: str, state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_floors_need_no_checkpoint(state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "files", lambda _: tmp_path)  # none is shipped
-    floors = ["bench", f"obs={obs}", "planners=[random,zero]", "episodes=1", "planner_seeds=[0]", "video_episodes=0"]
-    assert main([*floors, f"out={tmp_path / 'bare'}"]) == 0
+    words = ["obs=state", "planners=[random,zero]", "episodes=1", "planner_seeds=[0]", "video_episodes=0"]
+    assert main(["bench", *words, f"out={tmp_path / 'bare'}"]) == 0
     rows = json.loads((tmp_path / "bare" / "results.json").read_text())["rows"]
     assert [row["planner"] for row in rows] == ["random", "zero"]
-    if obs == "state":  # and are what they are beside a checkpoint of usual chunks
-        assert main([*floors, f"checkpoint={state_run}", f"out={tmp_path / 'beside'}"]) == 0
-        beside = json.loads((tmp_path / "beside" / "results.json").read_text())["rows"]
-        assert [row["final_distance_cm"] for row in rows] == [row["final_distance_cm"] for row in beside]
+    # They are what they are beside a checkpoint of the chunk that training gives by default.
+    cpu = torch.device("cpu")
+    checkpoint = common.load_checkpoint(compose("bench", words), str(state_run), cpu)
+    entries = [
+        bench.make_entries(compose("bench", words), make("push", pixels=False), c, cpu) for c in ([], [checkpoint])
+    ]
+    assert vars(entries[0][0].controller) == vars(entries[1][0].controller)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -497,7 +503,7 @@ class Annealed(CEM):
 
 
 def test_a_registered_planner_is_known_by_name(
-    state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(PLANNERS, "annealed", Annealed)
     config = compose("bench", ["planner=annealed", "planner.cooling=0.3", "planner.samples=8"])
@@ -505,12 +511,14 @@ def test_a_registered_planner_is_known_by_name(
     assert isinstance(planner, Annealed) and (planner.cooling, planner.samples) == (0.3, 8)
     refused(["demo", "planner=annealed", "planner.coling=1"], "did you mean cooling", capsys)
     refused(["demo", "planner=annaeled"], "planner=annaeled is unknown; choose one of: annealed, cem", capsys)
-    bench = ["bench", "obs=state", f"checkpoint={state_run}", "planners=[annealed]", "planner.samples=4"]
-    bench += ["episodes=1", "planner_seeds=[0]", "video_episodes=0"]
-    assert main([*bench, f"out={tmp_path / 'bench'}"]) == 0
-    gaps = ["bench", "planners", "device=cpu", "planners=[annealed]", "problems=[double_integrator]", "seeds=2"]
-    assert main([*gaps, "settings.annealed.cooling=0.1", f"out={tmp_path / 'gaps'}"]) == 0
-    refused([*gaps[:3], "planners=[foo]"], "planners: foo is unknown; choose from: .*annealed", capsys)
+    words = ["planners=[annealed,cem]", "planner.samples=4"]
+    planned = bench.make_planners(compose("bench", words), [-1.0], [1.0], 2)
+    assert isinstance(planned["annealed"][0].planner, Annealed) and planned["annealed"][0].planner.samples == 4
+    settings = compose("planners", ["settings.annealed.cooling=0.1"]).settings
+    assert (settings.annealed.cooling, settings.annealed.samples) == (0.1, 256)
+    gap = measure_gap("double_integrator", "annealed", common.as_dict(settings.annealed), 2, torch.device("cpu"))
+    assert gap.evaluations > 256
+    refused(["bench", "planners", "planners=[foo]"], "planners: foo is unknown; choose from: .*annealed", capsys)
 
 
 # What is too large, or too old
@@ -541,7 +549,7 @@ def test_too_much_for_the_memory(
 def test_memory_errors_of_numpy_and_torch_are_known() -> None:
     config = compose("train", [])
     for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), ValueError("array is too big; no")):
-        with pytest.raises(common.UserError, match="batch=96: takes more memory"), common.in_memory(config, "batch"):
+        with pytest.raises(UserError, match="batch=96: takes more memory"), common.in_memory(config, "batch"):
             raise error
     with pytest.raises(RuntimeError, match="shapes"), common.in_memory(config, "batch"):
         raise RuntimeError("shapes do not fit")

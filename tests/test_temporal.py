@@ -129,7 +129,7 @@ def test_stopped_while_it_learns_it_is_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(temporal, "fit", stopped)
         assert main([*train, "temporal.batch=8"]) == 130
-    assert f"to go on, forearm train … out={out} resume=true" in capsys.readouterr().err
+    assert f"to go on, forearm train resume=true out={out}" in capsys.readouterr().err
     assert Checkpoint.load(out / "checkpoint").temporal is None
     assert main([*train, "temporal.batch=8", "resume=true"]) == 0
     assert Checkpoint.load(out / "checkpoint").temporal is not None

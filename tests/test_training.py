@@ -448,7 +448,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(state_run: Path, tmp_path: Path, unb
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in errors
     last = errors.strip().splitlines()[-1]
-    assert last.startswith(f"forearm: stopped; to go on, forearm train … out={out} resume=true (saved at step ")
+    assert last.startswith(f"forearm: stopped; to go on, forearm train resume=true out={out} (saved at step ")
     step = int(last.split("step ")[1].rstrip(")"))
     assert 25 <= step < 300
     assert Checkpoint.load(out / "checkpoint").about["steps"] == step
