@@ -34,9 +34,10 @@ class Row:
     nothing was planned), with their mean where all were timed, one by one; `plan_ms_batched` when all problems are
     planned in one batch. `evaluations` are energy evaluations a plan, on average. Under a deadline `misses` of the
     `plans` came late, and the previous plan went on. `violations` counts executed steps inside a keep-out box. `drops`
-    counts episodes in which an object was dropped; `energy_held` is the median energy of plans made while the goal
-    held, where all are searched; `plan_error_cm` and `phantoms` are as in `Foresight`; `clear_moderate` and
-    `clear_strict` are fractions by the rules of evaluation/clear.py. `statuses` counts the plans of each `Status`.
+    counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged;
+    `energy_held` is the median energy of plans made while the goal held, where all are searched; `plan_error_cm` and
+    `phantoms` are as in `Foresight`; `clear_moderate` and `clear_strict` are fractions by the rules of
+    evaluation/clear.py. `statuses` counts the plans of each `Status`.
     `outcomes` has a list a name, such as `success`, `reached` and `final_cm`, of one value a goal, in the manifest's
     order, so that rows can be paired afterwards. `error` says why a row that has no episodes could not be measured.
     A row pooled over planner seeds has `seed=None` and lists them in `seeds`; `pooled` are the rows it was made of.
@@ -63,6 +64,7 @@ class Row:
     horizon: int | None = None
     final_distance_cm: float | None = None
     drops: int | None = None
+    diverged: int | None = None
     plan_ms_batched: float | None = None
     plan_ms_mean: float | None = None
     plan_ms_p99: float | None = None
@@ -108,7 +110,7 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
-        plan_ms_batched, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, model and note;
+        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, model and note;
         `outcomes` further lists of one value an episode, which are kept beside those above; the share of
         `clear_moderate` and `clear_strict` among them is a field too.
         Raises ValueError when there is no episode, or when shapes differ.
@@ -135,7 +137,7 @@ class Row:
             **plan_times(plan_ms),
             evaluations=evaluations,
             seeds=(seed,),
-            final_distance_cm=None if final_distance_cm is None else _median_distance(final_distance_cm),
+            final_distance_cm=_finite_median(final_distance_cm),
             drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
             outcomes=kept,
             **rules,
@@ -165,16 +167,16 @@ class Row:
         return {key: value for key, value in values.items() if key not in optional or value is not None}
 
 
-def _median_distance(values: ArrayLike) -> float | None:
-    """The median, with what is not finite further off than all else; None where that is the median."""
-    middle = float(np.median(np.nan_to_num(np.asarray(values, float), nan=np.inf, posinf=np.inf)))
-    return middle if math.isfinite(middle) else None
-
-
 def _outcomes(values: ArrayLike) -> list[Any]:
     """One JSON value an episode: what is not finite is None."""
     listed = np.ravel(values).tolist()
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in listed]
+
+
+def _finite_median(values: ArrayLike | None) -> float | None:
+    """None where most are infinite, which JSON has no word for."""
+    median = np.inf if values is None else float(np.median(np.asarray(values)))
+    return median if np.isfinite(median) else None
 
 
 def plan_times(plan_ms: ArrayLike) -> dict[str, Any]:
@@ -319,6 +321,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         name: text
         for name, attribute, text in (
             ("final cm", "final_distance_cm", lambda row: _number(row.final_distance_cm)),
+            ("diverged", "diverged", lambda row: str(row.diverged or 0)),
             ("dropped %", "drops", lambda row: "-" if row.drops is None else percent(row.drops / row.episodes)),
             ("5-step error cm", "plan_error_cm", lambda row: _number(row.plan_error_cm)),
             ("phantom lifts %", "phantoms", lambda row: "-" if row.phantoms is None else percent(row.phantoms)),
@@ -444,7 +447,7 @@ def _pooled(rows: list[Row]) -> Row:
         plan_ms_p99=max(p99, default=None),
         by_task=_mean_by_task(rows, weights),
         statuses=_add(rows),
-        **{name: _total(rows, name) for name in ("drops", "plans", "misses", "violations")},
+        **{name: _total(rows, name) for name in ("drops", "diverged", "plans", "misses", "violations")},
     )
     return replace(whole, wilson=_interval(whole))
 
