@@ -110,8 +110,8 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
-        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, model and note;
-        `outcomes` further lists of one value an episode, which are kept beside those above; the share of
+        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, model
+        and note; `outcomes` further lists of one value an episode, which are kept beside those above; the share of
         `clear_moderate` and `clear_strict` among them is a field too.
         Raises ValueError when there is no episode, or when shapes differ.
         """
