@@ -140,7 +140,6 @@ def _run_seed(
         phantoms=ahead.phantoms if ahead and grasping is not None else None,
         violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
         statuses=statuses,
-        diverged=int(diverged.sum()) or None,
         outcomes={"diverged": diverged, **clear_outcomes(env, episodes)},
         **entry.labels,
     )

@@ -37,11 +37,10 @@ class Row:
     counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged;
     `energy_held` is the median energy of plans made while the goal held, where all are searched; `plan_error_cm` and
     `phantoms` are as in `Foresight`; `clear_moderate` and `clear_strict` are fractions by the rules of
-    evaluation/clear.py. `statuses` counts the plans of each `Status`.
-    `outcomes` has a list a name, such as `success`, `reached` and `final_cm`, of one value a goal, in the manifest's
-    order, so that rows can be paired afterwards. `error` says why a row that has no episodes could not be measured.
-    A row pooled over planner seeds has `seed=None` and lists them in `seeds`; `pooled` are the rows it was made of.
-    `model` tells models apart where there are several.
+    evaluation/clear.py. `statuses` counts the plans of each `Status`. `outcomes` has a list a name, such as `success`,
+    `reached` and `final_cm`, of one value a goal, in the manifest's order, so that rows can be paired afterwards.
+    `error` says why a row that has no episodes could not be measured. A row pooled over planner seeds has `seed=None`
+    and lists them in `seeds`; `pooled` are the rows it was made of. `model` tells models apart where there are several.
     """
 
     env: str
