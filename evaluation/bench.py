@@ -118,6 +118,7 @@ def _run_seed(
     grasping = env if isinstance(env, ArmEnv) and isinstance(env.task, Grasp) else None
     together = 1e3 * np.array(episodes.act_seconds) / len(goals)
     times = 1e3 * np.array(seconds)
+    diverged = ~np.isfinite(episodes.distance[:, -1])
     row = Row.from_episodes(
         env=env.name,
         obs=obs,
@@ -140,7 +141,7 @@ def _run_seed(
         phantoms=ahead.phantoms if ahead and grasping is not None else None,
         violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
         statuses=statuses,
-        outcomes=clear_outcomes(env, episodes),
+        outcomes={"diverged": diverged, **clear_outcomes(env, episodes)},
         **entry.labels,
     )
     return row, episodes

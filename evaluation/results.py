@@ -136,7 +136,7 @@ class Row:
             **plan_times(plan_ms),
             evaluations=evaluations,
             seeds=(seed,),
-            final_distance_cm=None if final_distance_cm is None else _median_distance(final_distance_cm),
+            final_distance_cm=_finite_median(final_distance_cm),
             drops=None if drops is None else int(np.asarray(drops, dtype=bool).sum()),
             outcomes=kept,
             **rules,
@@ -166,16 +166,16 @@ class Row:
         return {key: value for key, value in values.items() if key not in optional or value is not None}
 
 
-def _median_distance(values: ArrayLike) -> float | None:
-    """The median, with what is not finite further off than all else; None where that is the median."""
-    middle = float(np.median(np.nan_to_num(np.asarray(values, float), nan=np.inf, posinf=np.inf)))
-    return middle if math.isfinite(middle) else None
-
-
 def _outcomes(values: ArrayLike) -> list[Any]:
     """One JSON value an episode: what is not finite is None."""
     listed = np.ravel(values).tolist()
     return [None if isinstance(value, float) and not math.isfinite(value) else value for value in listed]
+
+
+def _finite_median(values: ArrayLike | None) -> float | None:
+    """None where most are infinite, which JSON has no word for."""
+    median = np.inf if values is None else float(np.median(np.asarray(values)))
+    return median if np.isfinite(median) else None
 
 
 def plan_times(plan_ms: ArrayLike) -> dict[str, Any]:
