@@ -385,7 +385,7 @@ def _tried(module: Path, mutant: Mutant, tests: list[str], seconds: dict[str, fl
 
     try:
         module.write_text(mutant.source, encoding="utf-8")
-        code = forked(run, 30 + 5 * sum(seconds[test] for test in tests)) if tests else 0
+        code = forked(run, 15 + 5 * sum(seconds[test] for test in tests)) if tests else 0
     finally:
         module.write_bytes(original)
     return "alive" if code == 0 else "killed by time" if code < 0 else "killed"

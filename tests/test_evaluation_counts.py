@@ -11,7 +11,7 @@ import pytest
 import torch
 from forearm.envs import ArmEnv, make
 from forearm.evaluation import closed_loop, handling
-from forearm.evaluation.bench import Entry, run_entry, success_by_task
+from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
 from forearm.evaluation.controllers import SEEDS, Random, Zero, action_space
 from forearm.evaluation.energies import Box, Remembering, added, letting_go
@@ -254,6 +254,15 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
     assert Entry("zero", "floor", Zero(5), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
     assert Entry("zero", "floor", Zero(5), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
     assert Entry("zero", "floor", Zero(5), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
+
+
+def test_tips_are_those_after_each_step(reach: ArmEnv, goals: GoalManifest) -> None:
+    found = run_episodes(reach, replace(goals.first(2), budget=3), Random(5, 1), 0)
+    where = tips(reach, found)
+    assert where.shape == (2, 3, 3) and found.evaluations == [0, 0, 0]
+    for b, t in np.ndindex(2, 3):
+        reach.load_state(found.states[b, t + 1])
+        np.testing.assert_array_equal(where[b, t], reach.tip)
 
 
 def test_success_of_each_task(goals: GoalManifest) -> None:
