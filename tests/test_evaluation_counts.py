@@ -90,6 +90,20 @@ def test_a_start_that_is_solved_after_the_episode_or_not_quite_is_a_problem(
             assert len(make_goals(reach, 2, seed=0)) == 2
 
 
+def test_tasks_are_drawn_in_turn(reach: ArmEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    reset = reach.reset
+
+    def reset_to(*, seed: int, options: dict[str, Any]) -> Any:
+        asked.append(options["task"])
+        return reset(seed=seed)
+
+    monkeypatch.setattr(ArmEnv, "tasks", ("near", "far"))
+    Waiting(reach, monkeypatch, -1, 0.0)
+    monkeypatch.setattr(reach, "reset", reset_to)
+    assert make_goals(reach, 5, seed=0).labels == ("near", "far", "near", "far", "near") == tuple(asked)
+
+
 class Recording:
     """Two held-out episodes of four steps in an environment, as a data set gives them."""
 
@@ -199,7 +213,7 @@ class Clocked:
         self.asked: list[tuple[Batch, np.ndarray]] = []
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
-        self.problems, self.calls = len(manifest), 0
+        self.problems, self.calls, self.goals = len(manifest), 0, goals
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         self.calls += 1
@@ -219,6 +233,9 @@ def test_plans_are_timed_and_told_apart(reach: ArmEnv, goals: GoalManifest, monk
     found = run_episodes(reach, replace(goals, budget=5), controller, 0, told.append)
     assert found.act_seconds == [0.25, 0.5, 0.75] and found.evaluations == [10, 20, 30]
     assert found.plans.tolist() == [0, 0, 1, 1, 2] and told == [6, 6, 3]
+    for problem, goal in enumerate(goals.goal):
+        reach.set_goal(goal)
+        np.testing.assert_array_equal(controller.goals["state"][problem], reach.goal_observation()["state"])
     for step, (observations, states) in zip((0, 2, 4), controller.asked, strict=True):
         np.testing.assert_array_equal(states, found.states[:, step])
         for problem in range(3):
@@ -241,10 +258,11 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
     (row,), _ = run_entry(reach, manifest, "state", Entry("still", "planner", controller, [7]))
     assert row.plan_ms_p50 == 500 and row.plan_ms_batched == pytest.approx(500 / 3)
 
-    entry = Entry("still", "planner", controller, [7], alone=True)
+    entry, before = Entry("still", "planner", controller, [7], alone=True), len(controller.asked)
     (row,), found = run_entry(reach, manifest, "state", entry)
     assert row.plan_ms_p50 == row.plan_ms_mean == 500 and row.plan_ms_batched is None and row.plans == 9
     assert found.act_seconds == [0.75, 1.5, 2.25]
+    assert len(controller.asked) - before == (2 + 3) * 3  # twice to warm up
 
     everywhere = Box(np.full(3, -9.0), np.full(3, 9.0))
     (row,), _ = run_entry(
@@ -487,10 +505,10 @@ def test_percentiles_of_plan_times() -> None:
 
 def test_how_numbers_are_written() -> None:
     assert [percent(share) for share in (0.0, 0.964, 0.9994, 0.9996, 1.0)] == ["0.0", "96.4", "99.9", "99.9", "100"]
-    distances = [1.234, 9.876, 12.34, 99.94, 100.0, 123.4, None]
+    distances = [1.234, 9.876, 10.0, 12.34, 99.94, 100.0, 123.4, None]
     lines = cells([replace(row(i, 5), final_distance_cm=value) for i, value in enumerate(distances)])
     column = lines[0].index("final cm")
-    assert [line[column] for line in lines[1:]] == ["1.23", "9.88", "12.3", "99.9", "100", "123", "-"]
+    assert [line[column] for line in lines[1:]] == ["1.23", "9.88", "10.0", "12.3", "99.9", "100", "123", "-"]
 
 
 def test_columns_of_a_table() -> None:

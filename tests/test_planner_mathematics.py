@@ -623,6 +623,7 @@ def test_units_are_the_environments_own() -> None:
     beyond = space.fit(torch.tensor([[9.0, -9.0]]))
     assert beyond.tolist() == [[1.0, -1.0]]
     assert space.fit(torch.tensor([[torch.inf, -torch.inf]])).tolist() == [[0.0, 0.0]]
+    assert space.fit(torch.tensor([[torch.nan, -2.0]])).tolist() == [[0.0, 0.0]]
 
 
 def test_a_slew_rate_counts_from_where_the_last_action_can_have_been() -> None:
