@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from forearm.envs import ArmEnv, make
-from forearm.evaluation import closed_loop, handling
+from forearm.evaluation import closed_loop, handling, timing
 from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
 from forearm.evaluation.controllers import SEEDS, Random, Zero, action_space
@@ -20,7 +20,8 @@ from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead,
 from forearm.evaluation.planners import Gap, gap_table, measure_gap
 from forearm.evaluation.results import Row, cells, markdown, ordered, percent, plan_times, pool
 from forearm.evaluation.statistics import compare_paired, wilson
-from forearm.evaluation.timing import WARM_UP, in_turns
+from forearm.evaluation.timing import WARM_UP, Products, in_turns, time_plans, time_table
+from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
 from forearm.planner.problems import double_integrator
 from torch import Tensor
@@ -46,13 +47,13 @@ class Waiting:
 
     def __init__(self, env: ArmEnv, patch: pytest.MonkeyPatch, solved_after: int, distance: float) -> None:
         self.env, self.solved_after, self.near = env, solved_after, distance
-        self.steps, self.starts = 0, 0
+        self.steps = 0
         self.done: list[np.ndarray] = []
         reset, load = env.reset, env.load_state
 
         def begin(function: Callable[..., Any]) -> Callable[..., Any]:
             def begun(*arguments: Any, **settings: Any) -> Any:
-                self.steps, self.starts = 0, self.starts + 1
+                self.steps = 0
                 return function(*arguments, **settings)
 
             return begun
@@ -582,3 +583,29 @@ def test_turns_of_several_calls_are_timed_a_call() -> None:
 
     seconds = in_turns([takes], torch.device("cpu"), 4, calls=3, clock=lambda: now[0])
     assert seconds.tolist() == [[0.5]] * 4 and now[0] == 0.5 * 3 * (4 + WARM_UP)
+
+
+def test_plan_times_are_milliseconds_beside_those_of_products_and_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=2, latent=6)).eval()
+    counted: list[int] = []
+
+    def fixed(functions: Any, device: torch.device, repetitions: int, limit: float) -> Tensor:
+        """Three rounds, in which products take 1, rollouts 2 and plans 4, 6 and 10 milliseconds."""
+        for function in functions:
+            with Products() as products:
+                function()
+            counted.append(len(products.calls))
+        assert (repetitions, limit) == (7, 9.0)
+        return torch.tensor([[0.001, 0.002, 0.004], [0.001, 0.002, 0.006], [0.001, 0.002, 0.010]])
+
+    monkeypatch.setattr(timing, "in_turns", fixed)
+    times = time_plans(model, 8, 3, 4, problems=2, precision="fp32", repetitions=7, limit=9.0)
+    assert counted[0] == counted[1] > 0  # the products alone are those of the rollouts
+    assert counted[2] >= counted[1]
+    assert (times.samples, times.iterations, times.horizon, times.problems) == (8, 3, 4, 2)
+    assert (times.precision, times.backend) == ("fp32", "eager")
+    assert (times.products_ms, times.rollouts_ms, times.plan_ms_p50) == pytest.approx((1.0, 2.0, 6.0))
+    assert times.plan_ms_p95 == pytest.approx(9.6)
+    assert (times.ratio, *times.ratio_quartiles) == pytest.approx((3.0, 2.5, 4.0))
+    cells = [cell.strip() for cell in time_table([times]).splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["8 x 3 x 4", "fp32, eager", "2", "1.0", "2.0", "6.0 / 9.6", "3.00", "3.000 (2.500 to 4.000)"]
