@@ -18,6 +18,7 @@ import ast
 import contextlib
 import importlib
 import json
+import math
 import os
 import random
 import resource
@@ -248,18 +249,19 @@ def forked(function: Callable[[], int], seconds: float = 0.0) -> int:
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(code)
-    end = time.monotonic() + (10 * seconds if seconds else 3600)
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() > end:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        time.sleep(0.01)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # what it started and left
-    return os.waitstatus_to_exitcode(status)
+    end = time.monotonic() + (10 * seconds if seconds else math.inf)
+    try:
+        while time.monotonic() < end:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        return -signal.SIGKILL
+    finally:  # also what it started and left
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
 def copied(folder: Path) -> Path:
@@ -385,7 +387,7 @@ def _tried(module: Path, mutant: Mutant, tests: list[str], seconds: dict[str, fl
 
     try:
         module.write_text(mutant.source, encoding="utf-8")
-        code = forked(run, 30 + 5 * sum(seconds[test] for test in tests)) if tests else 0
+        code = forked(run, 15 + 5 * sum(seconds[test] for test in tests)) if tests else 0
     finally:
         module.write_bytes(original)
     return "alive" if code == 0 else "killed by time" if code < 0 else "killed"

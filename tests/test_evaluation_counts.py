@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from forearm.envs import ArmEnv, make
-from forearm.evaluation import closed_loop, handling
-from forearm.evaluation.bench import Entry, run_entry, success_by_task
+from forearm.evaluation import closed_loop, handling, timing
+from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
 from forearm.evaluation.controllers import SEEDS, Random, Zero, action_space
 from forearm.evaluation.energies import Box, Remembering, added, letting_go
@@ -20,7 +20,8 @@ from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead,
 from forearm.evaluation.planners import Gap, gap_table, measure_gap
 from forearm.evaluation.results import Row, cells, markdown, ordered, percent, plan_times, pool
 from forearm.evaluation.statistics import compare_paired, wilson
-from forearm.evaluation.timing import WARM_UP, in_turns
+from forearm.evaluation.timing import WARM_UP, Products, in_turns, time_plans, time_table
+from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
 from forearm.planner.problems import double_integrator
 from torch import Tensor
@@ -46,13 +47,13 @@ class Waiting:
 
     def __init__(self, env: ArmEnv, patch: pytest.MonkeyPatch, solved_after: int, distance: float) -> None:
         self.env, self.solved_after, self.near = env, solved_after, distance
-        self.steps, self.starts = 0, 0
+        self.steps = 0
         self.done: list[np.ndarray] = []
         reset, load = env.reset, env.load_state
 
         def begin(function: Callable[..., Any]) -> Callable[..., Any]:
             def begun(*arguments: Any, **settings: Any) -> Any:
-                self.steps, self.starts = 0, self.starts + 1
+                self.steps = 0
                 return function(*arguments, **settings)
 
             return begun
@@ -88,6 +89,20 @@ def test_a_start_that_is_solved_after_the_episode_or_not_quite_is_a_problem(
         with monkeypatch.context() as patch:
             Waiting(reach, patch, solved_after, distance)
             assert len(make_goals(reach, 2, seed=0)) == 2
+
+
+def test_tasks_are_drawn_in_turn(reach: ArmEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    reset = reach.reset
+
+    def reset_to(*, seed: int, options: dict[str, Any]) -> Any:
+        asked.append(options["task"])
+        return reset(seed=seed)
+
+    monkeypatch.setattr(ArmEnv, "tasks", ("near", "far"))
+    Waiting(reach, monkeypatch, -1, 0.0)
+    monkeypatch.setattr(reach, "reset", reset_to)
+    assert make_goals(reach, 5, seed=0).labels == ("near", "far", "near", "far", "near") == tuple(asked)
 
 
 class Recording:
@@ -199,7 +214,7 @@ class Clocked:
         self.asked: list[tuple[Batch, np.ndarray]] = []
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
-        self.problems, self.calls = len(manifest), 0
+        self.problems, self.calls, self.goals = len(manifest), 0, goals
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         self.calls += 1
@@ -219,6 +234,9 @@ def test_plans_are_timed_and_told_apart(reach: ArmEnv, goals: GoalManifest, monk
     found = run_episodes(reach, replace(goals, budget=5), controller, 0, told.append)
     assert found.act_seconds == [0.25, 0.5, 0.75] and found.evaluations == [10, 20, 30]
     assert found.plans.tolist() == [0, 0, 1, 1, 2] and told == [6, 6, 3]
+    for problem, goal in enumerate(goals.goal):
+        reach.set_goal(goal)
+        np.testing.assert_array_equal(controller.goals["state"][problem], reach.goal_observation()["state"])
     for step, (observations, states) in zip((0, 2, 4), controller.asked, strict=True):
         np.testing.assert_array_equal(states, found.states[:, step])
         for problem in range(3):
@@ -241,10 +259,11 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
     (row,), _ = run_entry(reach, manifest, "state", Entry("still", "planner", controller, [7]))
     assert row.plan_ms_p50 == 500 and row.plan_ms_batched == pytest.approx(500 / 3)
 
-    entry = Entry("still", "planner", controller, [7], alone=True)
+    entry, before = Entry("still", "planner", controller, [7], alone=True), len(controller.asked)
     (row,), found = run_entry(reach, manifest, "state", entry)
     assert row.plan_ms_p50 == row.plan_ms_mean == 500 and row.plan_ms_batched is None and row.plans == 9
     assert found.act_seconds == [0.75, 1.5, 2.25]
+    assert len(controller.asked) - before == (2 + 3) * 3  # twice to warm up
 
     everywhere = Box(np.full(3, -9.0), np.full(3, 9.0))
     (row,), _ = run_entry(
@@ -254,6 +273,15 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
     assert Entry("zero", "floor", Zero(5), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
     assert Entry("zero", "floor", Zero(5), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
     assert Entry("zero", "floor", Zero(5), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
+
+
+def test_tips_are_those_after_each_step(reach: ArmEnv, goals: GoalManifest) -> None:
+    found = run_episodes(reach, replace(goals.first(2), budget=3), Random(5, 1), 0)
+    where = tips(reach, found)
+    assert where.shape == (2, 3, 3) and found.evaluations == [0, 0, 0]
+    for b, t in np.ndindex(2, 3):
+        reach.load_state(found.states[b, t + 1])
+        np.testing.assert_array_equal(where[b, t], reach.tip)
 
 
 def test_success_of_each_task(goals: GoalManifest) -> None:
@@ -478,10 +506,10 @@ def test_percentiles_of_plan_times() -> None:
 
 def test_how_numbers_are_written() -> None:
     assert [percent(share) for share in (0.0, 0.964, 0.9994, 0.9996, 1.0)] == ["0.0", "96.4", "99.9", "99.9", "100"]
-    distances = [1.234, 9.876, 12.34, 99.94, 100.0, 123.4, None]
+    distances = [1.234, 9.876, 10.0, 12.34, 99.94, 100.0, 123.4, None]
     lines = cells([replace(row(i, 5), final_distance_cm=value) for i, value in enumerate(distances)])
     column = lines[0].index("final cm")
-    assert [line[column] for line in lines[1:]] == ["1.23", "9.88", "12.3", "99.9", "100", "123", "-"]
+    assert [line[column] for line in lines[1:]] == ["1.23", "9.88", "10.0", "12.3", "99.9", "100", "123", "-"]
 
 
 def test_columns_of_a_table() -> None:
@@ -555,3 +583,29 @@ def test_turns_of_several_calls_are_timed_a_call() -> None:
 
     seconds = in_turns([takes], torch.device("cpu"), 4, calls=3, clock=lambda: now[0])
     assert seconds.tolist() == [[0.5]] * 4 and now[0] == 0.5 * 3 * (4 + WARM_UP)
+
+
+def test_plan_times_are_milliseconds_beside_those_of_products_and_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=2, latent=6)).eval()
+    counted: list[int] = []
+
+    def fixed(functions: Any, device: torch.device, repetitions: int, limit: float) -> Tensor:
+        """Three rounds, in which products take 1, rollouts 2 and plans 4, 6 and 10 milliseconds."""
+        for function in functions:
+            with Products() as products:
+                function()
+            counted.append(len(products.calls))
+        assert (repetitions, limit) == (7, 9.0)
+        return torch.tensor([[0.001, 0.002, 0.004], [0.001, 0.002, 0.006], [0.001, 0.002, 0.010]])
+
+    monkeypatch.setattr(timing, "in_turns", fixed)
+    times = time_plans(model, 8, 3, 4, problems=2, precision="fp32", repetitions=7, limit=9.0)
+    assert counted[0] == counted[1] > 0  # the products alone are those of the rollouts
+    assert counted[2] >= counted[1]
+    assert (times.samples, times.iterations, times.horizon, times.problems) == (8, 3, 4, 2)
+    assert (times.precision, times.backend) == ("fp32", "eager")
+    assert (times.products_ms, times.rollouts_ms, times.plan_ms_p50) == pytest.approx((1.0, 2.0, 6.0))
+    assert times.plan_ms_p95 == pytest.approx(9.6)
+    assert (times.ratio, *times.ratio_quartiles) == pytest.approx((3.0, 2.5, 4.0))
+    cells = [cell.strip() for cell in time_table([times]).splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["8 x 3 x 4", "fp32, eager", "2", "1.0", "2.0", "6.0 / 9.6", "3.00", "3.000 (2.500 to 4.000)"]

@@ -564,12 +564,21 @@ def test_how_many_steps_are_executed() -> None:
     for steps in (-1, 7):
         with pytest.raises(ValueError, match=f"execute_steps={steps} must lie in 1 … steps=6"):
             Agent(planner, lambda _: square(0.0), execute_steps=steps)
+    assert Agent(planner, lambda _: square(0.0)).state.seeds == (0,)
     fresh = Agent(planner, lambda _: square(0.0), 2, [4, 6])
     assert set(fresh.tensors()) == {"mean", "std", "best", "kept", "seeds", "count"} and fresh.state.seeds == (4, 6)
     fresh.act({})
     assert set(fresh.tensors()) > {"rest", "previous"}
+    fresh.reset()
+    assert fresh.state.seeds == (0, 1)
     fresh.reset(3)
-    assert fresh.state.seeds == (3, 4) and fresh.last_plan is None and "rest" not in fresh.tensors()
+    assert (
+        fresh.state.seeds == (3, 4)
+        and fresh.misses == 0
+        and not fresh.plan_seconds
+        and fresh.last_plan is None
+        and "rest" not in fresh.tensors()
+    )
 
 
 # Splines, slew rates and seeds
@@ -614,6 +623,7 @@ def test_units_are_the_environments_own() -> None:
     beyond = space.fit(torch.tensor([[9.0, -9.0]]))
     assert beyond.tolist() == [[1.0, -1.0]]
     assert space.fit(torch.tensor([[torch.inf, -torch.inf]])).tolist() == [[0.0, 0.0]]
+    assert space.fit(torch.tensor([[torch.nan, -2.0]])).tolist() == [[0.0, 0.0]]
 
 
 def test_a_slew_rate_counts_from_where_the_last_action_can_have_been() -> None:
@@ -622,9 +632,6 @@ def test_a_slew_rate_counts_from_where_the_last_action_can_have_been() -> None:
     assert space.limit(wanted, torch.tensor([[5.0]])).flatten().tolist() == [0.75, 0.5, 0.75]
     assert space.limit(wanted, torch.tensor([[-5.0]])).flatten().tolist() == [-1.0, -1.0, -0.75]
     assert space.limit(wanted).flatten().tolist() == [-1.0, -1.0, -0.75]  # nothing was executed yet
-    # In exact numbers 0.7 + 0.3 is 1; in float32 the next one after it, unless it is clamped once more.
-    rounds = ActionSpace(low=-torch.ones(1), high=torch.ones(1), steps=9, slew=torch.tensor([0.1]))
-    assert rounds.limit(torch.full((1, 9, 1), 2.0), torch.tensor([[0.35]])).max() == 1.0
 
 
 def test_a_space_moves_between_devices_whole() -> None:
@@ -679,6 +686,12 @@ def test_what_lies_on_a_bound_keeps_it() -> None:
     values = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, 2.01], [-1.01, 1.0]])[None, :, None]
     assert angles.violations(values).tolist() == [[0, 0, 1, 1]]
     assert angles(values).tolist() == [[0.0, 0.0, math.inf, math.inf]]
+
+
+def test_effort_is_summed_over_actions_and_averaged_over_time() -> None:
+    actions = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])[None, None]
+    assert ControlEnergy()(actions).item() == (1 + 4 + 9) / 4
+    assert ControlEnergy(smooth=3.0)(actions).item() == (1 + 4 + 9) / 4 + 3 * (4 + 4 + 9) / 3
 
 
 def test_violations_of_a_sum_add_up_over_its_constraints() -> None:
