@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
 from .precision import Precision, multiplying_in, products
 from .predictor import Block
 
@@ -60,9 +61,9 @@ class ActionPrior(nn.Module):
         self.register_buffer("reach", torch.ones(a.goal))
         probe = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("probe", probe, persistent=False)
-        self.embed = nn.Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
+        self.embed = Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
         self.blocks = nn.Sequential(*(Block(a.width) for _ in range(a.depth)))
-        self.velocity = nn.Linear(a.width, size)
+        self.velocity = Linear(a.width, size)
         self.multiply_in("fp32")
 
     def multiply_in(self, precision: Precision) -> None:

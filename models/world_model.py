@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoders import ENCODERS, VectorEncoder
+from .linear import Linear, lacking, linear
 from .precision import Precision, multiplying_in, products
 from .predictor import PREDICTORS, step
 from .readout import Readout
@@ -69,7 +71,7 @@ class WorldModel(nn.Module):
             }
         )
         fused = architecture.features * len(architecture.observations)
-        self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), nn.Linear(fused, architecture.latent))
+        self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), Linear(fused, architecture.latent))
         self.predictor = self._make_predictor()
         self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
         self.multiply_in("fp32")
@@ -109,7 +111,7 @@ class WorldModel(nn.Module):
 
     def slow(self, z: Tensor) -> Tensor:
         """Embeddings (…, D) where plain distances mean most, (…, D)."""
-        return z @ self.metric
+        return linear(z, self.metric.T)
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Embeddings (B, N, H, D) after each chunk of actions (B, N, T, A), from z (B, D). T must be H K.
@@ -120,8 +122,14 @@ class WorldModel(nn.Module):
         return torch.stack(futures) if self.members > 1 else futures[0]
 
     def imagine(self, z: Tensor, actions: Tensor, member: int = 0) -> Tensor:
-        """One member's future: embeddings (B, N, H, D), from z (B, D) under actions (B, N, T, A)."""
+        """One member's future: embeddings (B, N, H, D), from z (B, D) under actions (B, N, T, A).
+
+        On a CPU each is as it would be with any other B: products of bfloat16 are, of others those of whole blocks.
+        """
         predictor = self._members[member]
+        count = actions.shape[1]
+        if self.precision != "bf16" and (missing := lacking(count, actions)):
+            actions = F.pad(actions, (0, 0, 0, 0, 0, missing))
         b, n, t, a = actions.shape
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)
@@ -130,7 +138,7 @@ class WorldModel(nn.Module):
             for h in range(steps.shape[2]):
                 z = step(predictor, z, steps[:, :, h]).float()
                 predictions.append(z)
-        return torch.stack(predictions, 2)
+        return torch.stack(predictions, 2)[:, :count]
 
     def _make_predictor(self) -> nn.Module:
         a = self.architecture
