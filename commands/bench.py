@@ -221,7 +221,8 @@ def learned_entries(
     model, seeds, deadline = checkpoint.model, list(config.planner_seeds), make_deadline(config)
     if name == "prior":
         space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
-        alone = PriorAlone(model, require_prior(checkpoint), space, str(device), config.execute_steps)
+        its = require_prior(checkpoint), space, str(device), config.execute_steps
+        alone = PriorAlone(model, *its, config.precision)
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:

@@ -7,7 +7,9 @@ D latent size, E members.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +61,7 @@ class WorldModel(nn.Module):
     """
 
     metric: Tensor
+    narrow: nn.ModuleList | None
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -74,7 +77,8 @@ class WorldModel(nn.Module):
         self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), Linear(fused, architecture.latent))
         self.predictor = self._make_predictor()
         self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
-        self.multiply_in("fp32")
+        self.precision: Precision = "fp32"
+        self.register_module("narrow", None)
         self.register_buffer("metric", torch.eye(architecture.latent))
         a = architecture
         self.readout = Readout(a.latent, a.readout, a.readout_width) if a.readout else None
@@ -92,11 +96,17 @@ class WorldModel(nn.Module):
         """Inputs of the predictor's widest layer."""
         return max(layer.in_features for layer in self.predictor.modules() if isinstance(layer, nn.Linear))
 
-    def multiply_in(self, precision: Precision) -> None:
-        """In which numbers rollouts multiply, by the weights as they are now, on the device where they are now.
-        Embeddings are summed up and returned in float32 in any case."""
-        self.precision: Precision = precision
-        self._members = [multiplying_in(precision, member) for member in (self.predictor, *self.others)]
+    def in_precision(self, precision: Precision) -> Self:
+        """This model, but with rollouts that multiply in these numbers, by copies of the predictors' weights as they
+        are now. The rest is shared. Embeddings are summed up and returned in float32 in any case."""
+        other = copy(self)
+        other._modules = dict(self._modules)
+        other.precision = precision
+        members = (self.predictor, *self.others)
+        other.narrow = None
+        if precision != "fp32":
+            other.narrow = nn.ModuleList(multiplying_in(precision, member) for member in members)
+        return other
 
     def fit_normaliser(self, observations: Mapping[str, Tensor]) -> None:
         """Takes the vectors' mean and deviation from recorded observations (B, V); pixels need none."""
@@ -126,7 +136,8 @@ class WorldModel(nn.Module):
 
         On a CPU each is as it would be with any other B: products of bfloat16 are, of others those of whole blocks.
         """
-        predictor = self._members[member]
+        members = (self.predictor, *self.others) if self.narrow is None else self.narrow
+        predictor = members[member]
         count = actions.shape[1]
         if self.precision != "bf16" and (missing := lacking(count, actions)):
             actions = F.pad(actions, (0, 0, 0, 0, 0, missing))

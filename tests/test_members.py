@@ -15,7 +15,7 @@ from forearm.cli import main
 from forearm.envs import ArmEnv, make
 from forearm.envs.tasks import place_holding, place_object
 from forearm.evaluation.controllers import action_space
-from forearm.evaluation.energies import letting_go
+from forearm.evaluation.energies import LettingGo
 from forearm.evaluation.foresight import Foreseen, Foresight, foresight
 from forearm.evaluation.proposals import PriorRollouts
 from forearm.evaluation.results import read_results
@@ -162,7 +162,7 @@ def test_letting_go_is_charged_for_the_share_of_members_that_see_a_fall() -> Non
     opening = torch.tensor([0, 1.0, 0]).repeat_interleave(2)
     actions = torch.stack((torch.zeros(6), opening), -1)[None, None]
     known = Known(heights[:, None, None, :, None])
-    charged = letting_go(known, Heights(), torch.tensor([[0.10]]), 2, actions)
+    charged = LettingGo(known, Heights(), torch.tensor([[0.10]]), 2)(actions)
     torch.testing.assert_close(charged, torch.tensor([[2 / 4 / 3]]))
 
 
