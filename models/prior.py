@@ -71,7 +71,7 @@ class ActionPrior(nn.Module):
         self.register_module("narrow", None)
 
     def in_precision(self, precision: Precision) -> Self:
-        """This prior, but multiplying in these numbers where it does not learn, by copies of its weights as they are."""
+        """This prior, but multiplying in these numbers where it does not learn, by copies of its weights."""
         other = copy(self)
         other._modules = dict(self._modules)
         other.precision = precision

@@ -121,7 +121,7 @@ class WorldModel(nn.Module):
 
     def slow(self, z: Tensor) -> Tensor:
         """Embeddings (…, D) where plain distances mean most, (…, D)."""
-        return linear(z, self.metric.T)
+        return linear(z.flatten(0, -2), self.metric.T).view_as(z)
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Embeddings (B, N, H, D) after each chunk of actions (B, N, T, A), from z (B, D). T must be H K.

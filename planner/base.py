@@ -215,7 +215,7 @@ class Planner(ABC):
         """
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1 problem")
-        if isinstance(seeds, SupportsIndex):  # of NumPy and torch as well
+        if not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0:  # one integer, of NumPy and torch as well
             first = index(seeds)
             seeds = range(first, first + batch)
         seeds = tuple(map(index, seeds))
