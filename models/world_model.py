@@ -138,9 +138,13 @@ class WorldModel(nn.Module):
         """
         members = (self.predictor, *self.others) if self.narrow is None else self.narrow
         predictor = members[member]
-        count = actions.shape[1]
-        if self.precision != "bf16" and (missing := lacking(count, actions)):
-            actions = F.pad(actions, (0, 0, 0, 0, 0, missing))
+        batch, count = actions.shape[:2]
+        if self.precision != "bf16" and not self.training:
+            missing = lacking(batch if count == 1 else count, z)
+            if missing and count > 1:
+                actions = F.pad(actions, (0, 0, 0, 0, 0, missing))
+            elif missing:
+                z, actions = F.pad(z, (0, 0, 0, missing)), F.pad(actions, (0, 0, 0, 0, 0, 0, 0, missing))
         b, n, t, a = actions.shape
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)
@@ -149,7 +153,7 @@ class WorldModel(nn.Module):
             for h in range(steps.shape[2]):
                 z = step(predictor, z, steps[:, :, h]).float()
                 predictions.append(z)
-        return torch.stack(predictions, 2)[:, :count]
+        return torch.stack(predictions, 2)[:batch, :count]
 
     def _make_predictor(self) -> nn.Module:
         a = self.architecture

@@ -55,12 +55,12 @@ def small(members: int) -> WorldModel:
 
 
 def test_each_member_goes_on_from_what_it_imagined_itself() -> None:
-    model, z, actions = small(3), normal(2, 4), normal(2, 5, 8, 2, seed=1)
+    model, z, actions = small(3), normal(2, 4), normal(2, 8, 8, 2, seed=1)
     futures = model.rollout(z, actions)
-    assert futures.shape == (3, 2, 5, 4, 4) and model.members == 3
+    assert futures.shape == (3, 2, 8, 4, 4) and model.members == 3
     assert futures.var(0).flatten(0, 2).amin() > 0, "members differ"
     for member, predictor in enumerate([model.predictor, *model.others]):
-        now = z[:, None].expand(-1, 5, -1)
+        now = z[:, None].expand(-1, 8, -1)
         for step, chunk in enumerate(actions.unflatten(2, (4, 2)).flatten(3).unbind(2)):
             now = predictor(now, chunk)
             assert torch.equal(futures[member, :, :, step], now)
