@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,12 @@ class Fast:
             options["size_asserts"] = False  # what the guards have seen to
             if device.type == "cpu":  # Python took a third of a small plan; a model's steps cannot be called from C++
                 choices = [options | {"cpp_wrapper": True}, options]
-        settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "isolate_recompiles": True}
+        settings: dict[str, Any] = {"fullgraph": True, "dynamic": False}
+        if "isolate_recompiles" in signature(torch.compile).parameters:  # from torch 2.13 on
+            settings["isolate_recompiles"] = True
+        if gradients and not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+            self._ways = [_not_differentiated]
+            return
         for choice in choices:
             way = torch.compile(function, backend=backend, options=choice, **settings)
             self._ways.append(torch._dynamo.config.patch(trace_autograd_ops=True)(way) if gradients else way)
@@ -63,6 +69,10 @@ class Fast:
             reason = f"backend={self._backend} cannot compile a search, which runs eagerly: {told(failed)}"
             warnings.warn(reason, RuntimeWarning, stacklevel=3)
         return found, False
+
+
+def _not_differentiated(*_: Any) -> Any:
+    raise NotImplementedError(f"torch {torch.__version__} cannot compile what descends gradients; a later one can")
 
 
 def _can_change(guards: Sequence[Any]) -> list[bool]:
