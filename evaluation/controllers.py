@@ -106,7 +106,7 @@ class Imagination:
     tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
     (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
     asks.
-    `misses` counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name
+    `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name
     compare by; UserError where one is named and there is none.
     """
 
@@ -152,6 +152,7 @@ class Imagination:
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
         self.misses = 0
+        self.backend = "eager"
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
@@ -177,6 +178,7 @@ class Imagination:
         self.misses += self.agent.last_plan.timing is Status.LATE
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations
+        self.backend = self.agent.last_plan.stats.backend
         if self._foreseen is not None and len(self.energies) % WATCH == 1:
             self._foreseen.append(self._foresee(states, self.agent.last_plan.actions))
         return actions

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, partial
 from operator import index
-from typing import ClassVar, Literal, NamedTuple, Self, SupportsIndex, get_args
+from typing import ClassVar, Literal, NamedTuple, Self, SupportsIndex, cast, get_args
 
 import torch
 from torch import Tensor
@@ -215,14 +215,15 @@ class Planner(ABC):
         """
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1 problem")
-        if not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) == 0:  # one integer, of NumPy and torch as well
-            first = index(seeds)
-            seeds = range(first, first + batch)
-        seeds = tuple(map(index, seeds))
-        if len(seeds) != batch:
-            raise ValueError(f"{len(seeds)} seeds for {batch} problems: give one a problem")
+        if isinstance(seeds, Iterable) and getattr(seeds, "ndim", 1):  # one integer of NumPy or torch has no dimension
+            numbers = tuple(index(seed) for seed in seeds)
+        else:
+            first = index(cast(SupportsIndex, seeds))
+            numbers = tuple(range(first, first + batch))
+        if len(numbers) != batch:
+            raise ValueError(f"{len(numbers)} seeds for {batch} problems: give one a problem")
         mean = self.space.low.new_zeros(batch, self.space.knots, self.space.size)
-        return PlanState(mean, torch.full_like(mean, self.sigma), mean, mean[:, None][:, :0], seeds)
+        return PlanState(mean, torch.full_like(mean, self.sigma), mean, mean[:, None][:, :0], numbers)
 
     def shift(self, state: PlanState, executed: int) -> PlanState:
         """The state after `executed` environment steps of its plan: a warm start."""

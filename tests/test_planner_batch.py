@@ -110,7 +110,7 @@ def test_demo_acts_alike_for_two_goals_and_for_more(tmp_path: Path, monkeypatch:
 
     def watched(env: Any, goals: Any, *rest: Any) -> Any:
         episodes = run_episodes(env, replace(goals, budget=3), *rest)
-        acted.append(np.stack(episodes.states))
+        acted.append(np.stack(list(episodes.states)))
         return episodes
 
     monkeypatch.setattr(closed_loop, "run_episodes", watched)
