@@ -106,8 +106,8 @@ class Imagination:
     tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
     (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
     asks.
-    `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds. `temporal` is what the metrics of that name
-    compare by; UserError where one is named and there is none.
+    `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds. `temporal` is
+    what the metrics of that name compare by; UserError where one is named and there is none.
     """
 
     def __init__(
