@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -167,9 +166,7 @@ def first_push() -> Problem:
         latents.append(model.encode({"pixels": torch.from_numpy(env.observe()["pixels"])[None]}))
 
     def problem(precision: Precision) -> Problem:
-        imagines = deepcopy(model)
-        imagines.multiply_in(precision)
-        return push(imagines, *latents, horizon=5)
+        return push(model.in_precision(precision), *latents, horizon=5)
 
     exact = problem("fp32")
     variants: dict[str, tuple[Energy | None, Backend]] = {

@@ -259,7 +259,8 @@ def learned_entries(
         space = action_space(checkpoint.action_low, checkpoint.action_high, 1, model.chunk)
         prior = require_prior(checkpoint, "planners: prior")
         check_prior_alone(config, prior.architecture.segment)
-        alone = PriorAlone(model, prior, space, str(device), **as_dict(config.prior_alone))
+        settings = as_dict(config.prior_alone)
+        alone = PriorAlone(model, prior, space, str(device), precision=config.precision, **settings)
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from shutil import which
 from typing import TYPE_CHECKING
 
 from ..requirements import outdated
@@ -58,6 +59,9 @@ def run(config: DictConfig) -> int:
     bf16 = cpu_has_bf16()
     print(f"  bfloat16   {'fast' if bf16 else 'not supported by this CPU; training uses float32'}")
     print(f"  int8       {'fast: precision=int8 plans' if cpu_has_int8() else 'not supported by this CPU'}")
+    compiler = os.environ.get("CXX", "g++")
+    found = "found" if which(compiler) else "not found; planner.backend=inductor plans run eagerly"
+    print(f"  compiler   {compiler}: {found}")
     if not torch.cuda.is_available():
         print("  CUDA       not found; everything runs on the CPU. With a GPU: install a CUDA build of torch")
     return 0 if renders else 2

@@ -70,11 +70,13 @@ class PlannerPolicies:
 
         if not 0 <= config.noise <= 1:
             raise UserError(f"noise={config.noise}: must lie in 0 … 1; it is a share of the steps")
+        from ..models.precision import rollout_precision
+
         checkpoint = load_checkpoint(config, config.checkpoint, torch.device("cpu"))
         fits_world(config, config.checkpoint, checkpoint, env)
         policies = cls(config, checkpoint.sha256)
         policies(PLANNER, env, np.random.default_rng(0))
-        precision = policies._checkpoint.model.precision
+        precision = rollout_precision(config.precision, "cpu", policies._checkpoint.model.width)
         return cls(config, policies.sha256, precision)  # has not loaded anything itself, to be sent to others
 
     @property

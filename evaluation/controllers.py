@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ from ..planner import (
 )
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
-from .energies import METRICS, Box, Remembering, Unlikely, commanded_tips, letting_go
+from .energies import METRICS, Box, CommandedTips, LettingGo, Remembering, Unlikely
 from .foresight import Foreseen
 from .goals import GoalManifest
 from .proposals import NOTHING, Offers, PriorRollouts
@@ -104,12 +103,13 @@ class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
-    `goal`, `control`, `let_go` (`letting_go`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
+    `goal`, `control`, `let_go` (`LettingGo`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
     tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
     (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
     asks.
-    `misses` counts plans that came after the `deadline`, in seconds, `statuses` plans of each `Status`, a problem each.
-    `temporal` is what the metrics of that name compare by; UserError where one is named and there is none.
+    `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds, `statuses`
+    plans of each `Status`, a problem each. `temporal` is what the metrics of that name compare by; UserError where one
+    is named and there is none.
     """
 
     def __init__(
@@ -126,8 +126,7 @@ class Imagination:
         offers: Offers = NOTHING,
         temporal: TemporalDistance | None = None,
     ) -> None:
-        self.model = model
-        self.model.multiply_in(rollout_precision(precision, device, model.width))
+        self.model = model = model.in_precision(rollout_precision(precision, device, model.width))
         if self.model.precision == "int8" and planner.first_gradient < planner.iterations:
             needs = f"{type(planner).__name__} descends gradients, and there are none"
             raise UserError(f"precision=int8: {needs}; choose one of: {', '.join(PRECISIONS)}")
@@ -144,9 +143,8 @@ class Imagination:
         self.device = device
         self.execute_steps = execute_steps
         self.deadline = deadline
-        self.prior, self.offers = prior, offers
-        if prior is not None:
-            prior.multiply_in(self.model.precision)
+        self.prior = prior = None if prior is None else prior.in_precision(model.precision)
+        self.offers = offers
         self.stay = torch.from_numpy(env.stay).to(self.planner.space.low)
         self.control = ControlEnergy(neutral=torch.from_numpy(env.neutral).to(self.stay) if env.neutral.any() else None)
         self.rollouts = None
@@ -158,6 +156,7 @@ class Imagination:
         self.evaluations = 0
         self.misses = 0
         self.statuses: Counter[Status] = Counter()
+        self.backend = "eager"
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
@@ -184,6 +183,7 @@ class Imagination:
         self.statuses.update(self.agent.last_plan.status)
         self.energies.append(self.agent.last_plan.energy.cpu().numpy())
         self.evaluations = self.agent.last_plan.stats.evaluations
+        self.backend = self.agent.last_plan.stats.backend
         if self._foreseen is not None and len(self.energies) % WATCH == 1:
             self._foreseen.append(self._foresee(states, self.agent.last_plan.actions))
         return actions
@@ -211,13 +211,13 @@ class Imagination:
         goal = LatentEnergy(model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": self.control}
         if self.model.readout is not None:
-            terms["let_go"] = partial(letting_go, model, self.model.readout, self._z, self.model.chunk)
+            terms["let_go"] = LettingGo(model, self.model.readout, self._z, self.model.chunk)
         if self.model.readout is not None and self.prior is not None:
             rest = self.model.readout, self._z, self._goal, self.model.chunk
             terms["prior"] = Unlikely(model, self.prior, *rest)
         if self.keep_out is not None and self.arm is not None:
             low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
-            terms["keep_out"] = KeepOut(partial(commanded_tips, self._command, self.arm), False, low, high)
+            terms["keep_out"] = KeepOut(CommandedTips.of(self.arm, self._command.to(goal.z)), False, low, high)
         weights = {name: weight for name, weight in self.weights.items() if weight}
         if self.limit == math.inf:
             return weighted(terms, weights)
@@ -258,10 +258,12 @@ class PriorAlone:
         device: str = "cpu",
         execute_steps: int = 1,
         temperature: float = TEMPERATURE,
+        precision: str = "fp32",
     ) -> None:
-        self.model, self.device = model, device
-        prior.multiply_in(model.precision)
-        self.rollouts = PriorRollouts(model, prior, space.to(device), execute_steps, temperature=temperature)
+        self.model = model.in_precision(rollout_precision(precision, device, model.width))
+        self.device = device
+        prior = prior.in_precision(self.model.precision)
+        self.rollouts = PriorRollouts(self.model, prior, space.to(device), execute_steps, temperature=temperature)
 
     @torch.no_grad()
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:

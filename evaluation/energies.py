@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..models.prior import ActionPrior
 from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
-from ..planner.energy import Term
+from ..planner import Declared, Term
 from ..planner.energy import WorldModel as Imagines
 from .handling import FALL
 
@@ -32,15 +32,16 @@ def learned(temporal: TemporalDistance | None) -> TemporalDistance:
     return temporal
 
 
-def added(*metrics: Features) -> Features:
+@dataclass(frozen=True, eq=False)
+class Added(Declared):
     """Features whose mean squared distance is the sum of what it is of each metric's own."""
 
-    def features(z: Tensor) -> Tensor:
-        parts = [metric(z) for metric in metrics]
+    metrics: tuple[Features, ...]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        parts = [metric(z) for metric in self.metrics]
         total = sum(part.shape[-1] for part in parts)
         return torch.cat([part * (total / part.shape[-1]) ** 0.5 for part in parts], -1)
-
-    return features
 
 
 METRICS: dict[str, Callable[[WorldModel, TemporalDistance | None], Features | None]] = {
@@ -48,7 +49,7 @@ METRICS: dict[str, Callable[[WorldModel, TemporalDistance | None], Features | No
     "plain": lambda model, temporal: None,
     "object": lambda model, temporal: model.readout,
     "temporal": lambda model, temporal: learned(temporal),
-    "slow+temporal": lambda model, temporal: added(model.slow, learned(temporal)),
+    "slow+temporal": lambda model, temporal: Added((model.slow, learned(temporal))),
 }
 """What of embeddings an energy compares, by name. Only `object` takes labels, the tracked positions; `slow` and
 `temporal` are of the same scale (a mean variance of 1 over the recording), so that they add up."""
@@ -74,52 +75,85 @@ class Box:
         return np.all((points > self.low) & (points < self.high), axis=-1)
 
 
-def commanded_tips(command: Tensor, env: ArmEnv, actions: Tensor) -> Tensor:
-    """Where the tip is sent, (B, N, T, 3) metres, by actions (B, N, T, A) when its command was (B, 3)."""
-    low, high = (torch.from_numpy(corner[:3]).to(actions) for corner in (env.arm.workspace.low, env.arm.workspace.high))
-    moves = actions[..., :3] * torch.from_numpy(ACTION_SCALE[:3]).to(actions)
-    position, path = command[:, None].to(actions), []
-    for move in moves.unbind(2):
-        position = (position + move).clamp(low, high)
-        path.append(position)
-    return torch.stack(path, 2)
+@dataclass(frozen=True, eq=False)
+class CommandedTips(Declared):
+    """Where the tip is sent, (B, N, T, 3) metres, by actions (B, N, T, A) when its command was (B, 3).
+
+    `scale` (3,) are metres of an action of 1, and `low`, `high` (3,) the corners of the workspace.
+    """
+
+    command: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, env: ArmEnv, command: Tensor) -> CommandedTips:
+        """For an arm whose command was (B, 3)."""
+        workspace = env.arm.workspace
+        rest = (torch.from_numpy(part[:3]).to(command) for part in (ACTION_SCALE, workspace.low, workspace.high))
+        return cls(command, *rest)
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        position, path = self.command[:, None], []
+        for move in (actions[..., :3] * self.scale).unbind(2):
+            position = (position + move).clamp(self.low, self.high)
+            path.append(position)
+        return torch.stack(path, 2)
 
 
 Readout = Callable[[Tensor], Tensor]
 """Positions (…, P) in metres off embeddings (…, D)."""
 
 
-class Remembering:
+@dataclass(eq=False)
+class Remembering(Declared):
     """A world model that imagines the same actions once, for several terms of one energy."""
 
-    def __init__(self, model: Imagines) -> None:
-        self.encode = model.encode
-        self._rollout = model.rollout
-        self._last: tuple[Tensor, Tensor] | None = None
+    model: Imagines
+    last: tuple[Tensor, Tensor] | None = field(default=None, init=False)
+
+    def encode(self, observation: dict[str, Tensor]) -> Tensor:
+        return self.model.encode(observation)
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        if self._last is None or self._last[0] is not actions:
-            self._last = actions, self._rollout(z, actions)
-        return self._last[1]
+        if self.last is None or self.last[0] is not actions:
+            self.last = actions, self.model.rollout(z, actions)
+        return self.last[1]
 
 
-def letting_go(model: Imagines, readout: Readout, z: Tensor, chunk: int, actions: Tensor) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class LettingGo(Term, Declared):
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 
     It falls if it is more than half of `FALL` lower at some later step of the plan: what is imagined is
     a little off, and to come close to a drop is to drop now and then. Letting go is the quickest way down, and
     what lies where it should be counts for the goal however it got there. Of several members' futures, the mean.
+
+    Args:
+        model: rolls latents out.
+        readout: where objects are (…, P) of embeddings (…, D).
+        z: latents (B, D) of the present observation.
+        chunk: environment steps K in one model step.
     """
-    height = readout(model.rollout(z, actions))[..., 2]  # after each of H model steps
-    before = torch.cat((readout(z)[:, None, None, 2].expand_as(height[..., :1]), height[..., :-1]), -1)
-    lowest = height.flip(-1).cummin(-1).values.flip(-1)
-    opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, chunk)).mean(-1)
-    charged = ((before - lowest > 0.5 * FALL) * opening).mean(-1)
-    return charged.mean(0) if charged.dim() == 3 else charged
+
+    model: Imagines
+    readout: Readout
+    z: Tensor
+    chunk: int
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        height = self.readout(self.model.rollout(self.z, actions))[..., 2]  # after each of H model steps
+        start = self.readout(self.z)[:, None, None, 2].expand_as(height[..., :1])
+        before = torch.cat((start, height[..., :-1]), -1)
+        lowest = height.flip(-1).cummin(-1).values.flip(-1)
+        opening = actions[..., -1].clamp(min=0).unflatten(-1, (-1, self.chunk)).mean(-1)
+        charged = ((before - lowest > 0.5 * FALL) * opening).mean(-1)
+        return charged.mean(0) if charged.dim() == 3 else charged
 
 
 @dataclass(frozen=True, eq=False)
-class Unlikely(Term):
+class Unlikely(Term, Declared):
     """How unlikely a plan's actions are under an action prior that goes the way the model imagines; 1 is what was done,
     on average, where it learned.
 

@@ -80,7 +80,7 @@ def time_plans(
 ) -> PlanTime:
     """Measures on the device that the model is on, without encoding; where the plan is recorded on a GPU, its products
     and bare rollouts are as well. `repetitions` and `limit` are those of `in_turns`."""
-    model.multiply_in(precision)
+    model = model.in_precision(precision)
     device = model.metric.device
     size = model.architecture.action_size
     space = action_space([-1.0] * size, [1.0] * size, horizon, model.chunk).to(device)
@@ -114,7 +114,7 @@ def time_plans(
         horizon=horizon,
         problems=problems,
         precision=precision,
-        backend=backend if planner.plan(energy, state).stats.compiled else "eager",
+        backend=planner.plan(energy, state).stats.backend,
         products_ms=alone,
         rollouts_ms=rolled,
         plan_ms_p50=plan,

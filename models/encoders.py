@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear
 from .normalisers import deviation
 
 Shape = Sequence[int]
@@ -32,7 +33,7 @@ class PixelEncoder(nn.Module):
             layers += [convolution, nn.BatchNorm2d(out) if i else nn.Identity(), nn.ReLU(inplace=True)]
             channels = out
         self.convolutions = nn.Sequential(*layers)
-        self.head = nn.Linear(channels * (height // 16) * (breadth // 16), features)
+        self.head = Linear(channels * (height // 16) * (breadth // 16), features)
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = pixels.permute(0, 3, 1, 2).to(self.head.weight.dtype).div(127.5).sub(1.0)
@@ -54,9 +55,9 @@ class VectorEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("std", torch.ones(size))
         self.network = nn.Sequential(
-            nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, features)
+            Linear(size, width), nn.SiLU(), Linear(width, width), nn.SiLU(), Linear(width, features)
         )
-        self.skip = nn.Linear(size, features, bias=False)
+        self.skip = Linear(size, features, bias=False)
 
     def fit(self, values: Tensor) -> None:
         """Takes mean and deviation from values (B, V)."""

@@ -26,13 +26,15 @@ LARGEST = 127
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively; emulated, it is slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether this CPU multiplies bfloat16 natively; emulated, it is slower than float32. Not so as torch tells of, in
+    builds without oneDNN (macOS) and of versions that lack the question."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def cpu_has_int8() -> bool:
     """Whether this CPU sums products of 8-bit integers in one instruction (VNNI); others may overflow on the way."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in ("avx512_vnni", "avx_vnni"))
 
 
@@ -82,7 +84,8 @@ def narrowed(module: nn.Module) -> nn.Module:
     """A copy for use under autocast, with the weights of its products in bfloat16 for good.
 
     Autocast by itself casts weights that nobody trains anew at every call, which took a quarter of a small plan. Norms
-    stay in float32, as autocast has them.
+    keep their weights in float32, and sum in it; what they return is float32 on a GPU, and on a CPU bfloat16 where what
+    they are given is.
     """
     copy = deepcopy(module)
     for part in copy.modules():

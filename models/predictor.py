@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
+
 HEAD = 64
 """Width of an attention head."""
 
@@ -28,8 +30,8 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, width)
-        self.contract = nn.Linear(width, width)
+        self.expand = Linear(width, width)
+        self.contract = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.contract(F.silu(self.expand(self.norm(x))))
@@ -40,10 +42,10 @@ class ResidualPredictor(nn.Module):
 
     def __init__(self, latent: int, chunk_size: int, width: int = 384, depth: int = 2) -> None:
         super().__init__()
-        self.embed_latent = nn.Linear(latent, width)
-        self.embed_action = nn.Linear(chunk_size, width, bias=False)
+        self.embed_latent = Linear(latent, width)
+        self.embed_action = Linear(chunk_size, width, bias=False)
         self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
-        self.change = nn.Linear(width, latent)
+        self.change = Linear(width, latent)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 
@@ -61,10 +63,10 @@ class PairLayer(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attention_norm, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attend = nn.Linear(width, 3 * width)
-        self.join = nn.Linear(width, width)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, width)
+        self.attend = Linear(width, 3 * width)
+        self.join = Linear(width, width)
+        self.expand = Linear(width, 4 * width)
+        self.contract = Linear(4 * width, width)
 
     def forward(self, tokens: Tensor, read: int = 2) -> Tensor:
         """Tokens (B, 2, W) to the first `read` of what they become, (B, read, W)."""
@@ -84,11 +86,11 @@ class TransformerPredictor(nn.Module):
 
     def __init__(self, latent: int, chunk_size: int, width: int = 384, depth: int = 8) -> None:
         super().__init__()
-        self.embed_latent = nn.Linear(latent, width)
-        self.embed_action = nn.Linear(chunk_size, width)
+        self.embed_latent = Linear(latent, width)
+        self.embed_action = Linear(chunk_size, width)
         self.layers = nn.ModuleList(PairLayer(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.change = nn.Linear(width, latent)
+        self.change = Linear(width, latent)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
 from .normalisers import spread
 from .precision import Precision, multiplying_in, products
 from .predictor import Block
@@ -50,6 +53,7 @@ class ActionPrior(nn.Module):
     place: Tensor
     reach: Tensor
     probe: Tensor
+    narrow: nn.ModuleList | None
 
     def __init__(self, architecture: PriorArchitecture) -> None:
         super().__init__()
@@ -61,15 +65,22 @@ class ActionPrior(nn.Module):
         self.register_buffer("reach", torch.ones(a.goal))
         probe = torch.randn(size, generator=torch.Generator().manual_seed(0))
         self.register_buffer("probe", probe, persistent=False)
-        self.embed = nn.Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
+        self.embed = Linear(a.latent + 2 * a.goal + size + 2 * FREQUENCIES, a.width)
         self.blocks = nn.Sequential(*(Block(a.width) for _ in range(a.depth)))
-        self.velocity = nn.Linear(a.width, size)
-        self.multiply_in("fp32")
+        self.velocity = Linear(a.width, size)
+        self.precision: Precision = "fp32"
+        self.register_module("narrow", None)
 
-    def multiply_in(self, precision: Precision) -> None:
-        """In which numbers it multiplies where it does not learn, by the weights as they are now."""
-        self.precision: Precision = precision
-        self._layers = [multiplying_in(precision, layer) for layer in (self.embed, self.blocks, self.velocity)]
+    def in_precision(self, precision: Precision) -> Self:
+        """This prior, but multiplying in these numbers where it does not learn, by copies of its weights."""
+        other = copy(self)
+        other._modules = dict(self._modules)
+        other.precision = precision
+        layers = (self.embed, self.blocks, self.velocity)
+        other.narrow = None
+        if precision != "fp32":
+            other.narrow = nn.ModuleList(multiplying_in(precision, layer) for layer in layers)
+        return other
 
     def fit_normaliser(self, z: Tensor, positions: Tensor) -> None:
         """Takes mean and deviation from embeddings (B, D) and positions (B, P)."""
@@ -82,7 +93,7 @@ class ActionPrior(nn.Module):
         """Velocities (B, L A) at x (B, L A) and time (B, 1), 0 at noise and 1 at actions."""
         phase = 2 * math.pi * time * torch.arange(1, FREQUENCIES + 1, device=x.device)
         told = ((z - self.mean) / self.std, (now - self.place) / self.reach, (goal - now) / self.reach)
-        embed, blocks, velocity = self._layers
+        embed, blocks, velocity = (self.embed, self.blocks, self.velocity) if self.narrow is None else self.narrow
         return velocity(F.silu(blocks(embed(torch.cat((x, phase.sin(), phase.cos(), *told), -1)))))
 
     def loss(self, z: Tensor, now: Tensor, goal: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .linear import Linear, linear
 from .normalisers import spread
 
 FEATURES = 768
@@ -41,12 +42,10 @@ class Readout(nn.Module):
         self.correction = None
         if width:
             self.register_buffer("spread", torch.ones(size))
-            last = nn.Linear(width, size)
+            last = Linear(width, size)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.correction = nn.Sequential(
-                nn.Linear(latent, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last
-            )
+            self.correction = nn.Sequential(Linear(latent, width), nn.SiLU(), Linear(width, width), nn.SiLU(), last)
 
     def fit(self, z: Tensor, positions: Tensor, ridge: float = 1e-3) -> None:
         """Least squares on embeddings (B, D) and positions (B, P)."""
@@ -61,11 +60,11 @@ class Readout(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self._normalised(z)
-        read = self._features(x) @ self.solution + self.offset
+        read = linear(self._features(x), self.solution.T) + self.offset
         return read if self.correction is None else read + self.spread * self.correction(x)
 
     def _normalised(self, z: Tensor) -> Tensor:
         return (z - self.mean) / self.std
 
     def _features(self, x: Tensor) -> Tensor:
-        return torch.cat([x, torch.relu(x @ self.weight + self.bias)], -1)
+        return torch.cat([x, torch.relu(linear(x, self.weight.T) + self.bias)], -1)

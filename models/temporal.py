@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import Linear
+
 
 @dataclass(frozen=True)
 class TemporalArchitecture:
@@ -42,11 +44,11 @@ class TemporalDistance(nn.Module):
         self.register_buffer("std", torch.ones(a.latent))
         self.register_buffer("scale", torch.ones(()))
         self.net = nn.Sequential(
-            nn.Linear(a.latent, a.width),
+            Linear(a.latent, a.width),
             nn.SiLU(),
-            nn.Linear(a.width, a.width),
+            Linear(a.width, a.width),
             nn.SiLU(),
-            nn.Linear(a.width, a.features),
+            Linear(a.width, a.features),
         )
 
     def fit_normaliser(self, z: Tensor) -> None:

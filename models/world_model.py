@@ -7,12 +7,16 @@ D latent size, E members.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoders import ENCODERS, VectorEncoder
+from .linear import Linear, lacking, linear
 from .precision import Precision, multiplying_in, products
 from .predictor import PREDICTORS, step
 from .readout import Readout
@@ -57,6 +61,7 @@ class WorldModel(nn.Module):
     """
 
     metric: Tensor
+    narrow: nn.ModuleList | None
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -69,10 +74,11 @@ class WorldModel(nn.Module):
             }
         )
         fused = architecture.features * len(architecture.observations)
-        self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), nn.Linear(fused, architecture.latent))
+        self.project = nn.Sequential(nn.LayerNorm(fused), nn.SiLU(), Linear(fused, architecture.latent))
         self.predictor = self._make_predictor()
         self.others = nn.ModuleList(self._make_predictor() for _ in range(architecture.members - 1))
-        self.multiply_in("fp32")
+        self.precision: Precision = "fp32"
+        self.register_module("narrow", None)
         self.register_buffer("metric", torch.eye(architecture.latent))
         a = architecture
         self.readout = Readout(a.latent, a.readout, a.readout_width) if a.readout else None
@@ -90,11 +96,17 @@ class WorldModel(nn.Module):
         """Inputs of the predictor's widest layer."""
         return max(layer.in_features for layer in self.predictor.modules() if isinstance(layer, nn.Linear))
 
-    def multiply_in(self, precision: Precision) -> None:
-        """In which numbers rollouts multiply, by the weights as they are now, on the device where they are now.
-        Embeddings are summed up and returned in float32 in any case."""
-        self.precision: Precision = precision
-        self._members = [multiplying_in(precision, member) for member in (self.predictor, *self.others)]
+    def in_precision(self, precision: Precision) -> Self:
+        """This model, but with rollouts that multiply in these numbers, by copies of the predictors' weights as they
+        are now. The rest is shared. Embeddings are summed up and returned in float32 in any case."""
+        other = copy(self)
+        other._modules = dict(self._modules)
+        other.precision = precision
+        members = (self.predictor, *self.others)
+        other.narrow = None
+        if precision != "fp32":
+            other.narrow = nn.ModuleList(multiplying_in(precision, member) for member in members)
+        return other
 
     def fit_normaliser(self, observations: Mapping[str, Tensor]) -> None:
         """Takes the vectors' mean and deviation from recorded observations (B, V); pixels need none."""
@@ -109,7 +121,7 @@ class WorldModel(nn.Module):
 
     def slow(self, z: Tensor) -> Tensor:
         """Embeddings (…, D) where plain distances mean most, (…, D)."""
-        return z @ self.metric
+        return linear(z.flatten(0, -2), self.metric.T).view_as(z)
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """Embeddings (B, N, H, D) after each chunk of actions (B, N, T, A), from z (B, D). T must be H K.
@@ -120,8 +132,19 @@ class WorldModel(nn.Module):
         return torch.stack(futures) if self.members > 1 else futures[0]
 
     def imagine(self, z: Tensor, actions: Tensor, member: int = 0) -> Tensor:
-        """One member's future: embeddings (B, N, H, D), from z (B, D) under actions (B, N, T, A)."""
-        predictor = self._members[member]
+        """One member's future: embeddings (B, N, H, D), from z (B, D) under actions (B, N, T, A).
+
+        On a CPU each is as it would be with any other B: products of bfloat16 are, of others those of whole blocks.
+        """
+        members = (self.predictor, *self.others) if self.narrow is None else self.narrow
+        predictor = members[member]
+        batch, count = actions.shape[:2]
+        if self.precision != "bf16" and not self.training:
+            missing = lacking(batch if count == 1 else count, z)
+            if missing and count > 1:
+                actions = F.pad(actions, (0, 0, 0, 0, 0, missing))
+            elif missing:
+                z, actions = F.pad(z, (0, 0, 0, missing)), F.pad(actions, (0, 0, 0, 0, 0, 0, 0, missing))
         b, n, t, a = actions.shape
         steps = actions.reshape(b, n, t // self.chunk, self.chunk * a)
         z = z[:, None].expand(b, n, -1)
@@ -130,7 +153,7 @@ class WorldModel(nn.Module):
             for h in range(steps.shape[2]):
                 z = step(predictor, z, steps[:, :, h]).float()
                 predictions.append(z)
-        return torch.stack(predictions, 2)
+        return torch.stack(predictions, 2)[:batch, :count]
 
     def _make_predictor(self) -> nn.Module:
         a = self.architecture

@@ -3,6 +3,7 @@
 from .actions import ActionSpace
 from .agent import Agent
 from .base import Plan, Planner, PlanState, PlanStats, Proposal, Status
+from .capture import Declared
 from .cem import CEM
 from .constraints import KeepOut, Limits
 from .energy import (
@@ -11,6 +12,7 @@ from .energy import (
     FunctionEnergy,
     LatentEnergy,
     Saturated,
+    TensorEnergy,
     Term,
     WorldModel,
     as_energy,
@@ -32,6 +34,7 @@ __all__ = [
     "Agent",
     "CEMGradient",
     "ControlEnergy",
+    "Declared",
     "Energy",
     "FunctionEnergy",
     "Gradient",
@@ -46,6 +49,7 @@ __all__ = [
     "RandomShooting",
     "Saturated",
     "Status",
+    "TensorEnergy",
     "Term",
     "WorldModel",
     "as_energy",

@@ -23,7 +23,7 @@ class ActionSpace:
     Shapes: T = `steps`, P = `knots`, A = action size; `…` is any batch, here (B problems, N candidates).
 
     Args:
-        low, high: bounds (A,), finite, in the environment's own units.
+        low, high: bounds (A,), finite, as their distance must be, in the environment's own units.
         steps: environment steps T of a plan.
         chunk: environment steps K in one model step.
         knots: free knots P over the T steps; by default one a model step, T / K.
@@ -53,6 +53,8 @@ class ActionSpace:
             raise ValueError(f"low and high must be of one floating dtype, got {self.low.dtype}, {self.high.dtype}")
         if not bool(((self.low <= self.high) & self.low.isfinite() & self.high.isfinite()).all()):
             raise ValueError(f"bounds must be finite and low <= high, got low={self.low}, high={self.high}")
+        if not bool((self._centre.isfinite() & self._half.isfinite()).all()):
+            raise ValueError(f"bounds are too far apart for {self.low.dtype}, got low={self.low}, high={self.high}")
         if self.slew is not None and (self.slew.shape != self.low.shape or not bool((self.slew > 0).all())):
             raise ValueError(f"slew must be (A,) = {tuple(self.low.shape)} and positive, got {self.slew}")
         if self.steps < 1 or self.chunk < 1 or self.steps % self.chunk:

@@ -12,17 +12,18 @@ Shapes: B problems, N candidates, I iterations, T environment steps, P knots, A 
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, partial
-from typing import ClassVar, Literal, NamedTuple, Self, get_args
+from operator import index
+from typing import ClassVar, Literal, NamedTuple, Self, SupportsIndex, cast, get_args
 
 import torch
 from torch import Tensor
 
 from .actions import ActionSpace
-from .capture import Captured
+from .capture import Captured, Declared
 from .compilation import Backend, Fast
 from .energy import Energy, checked
 
@@ -41,7 +42,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class PlanState:
+class PlanState(Declared):
     """What a planner carries from one plan to the next, as a value.
 
     Attributes:
@@ -93,7 +94,7 @@ class PlanStats(NamedTuple):
         evaluations: energies evaluated a problem; on average, where only some were `searched`.
         elapsed: seconds on the host; with a deadline, the device's work is waited for.
         violations: environment steps (B,) of the returned plan that break a constraint; None without constraints.
-        compiled: whether the search ran as one compiled function, or was replayed.
+        backend: what ran the search: a backend that compiled or recorded all of it, or "eager".
         searched: the problems (B,) that were searched; None where all were.
     """
 
@@ -101,8 +102,13 @@ class PlanStats(NamedTuple):
     evaluations: float
     elapsed: float
     violations: Tensor | None
-    compiled: bool = False
+    backend: str = "eager"
     searched: Tensor | None = None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the search ran as one compiled function, or was replayed."""
+        return self.backend != "eager"
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +158,8 @@ class Planner(ABC):
             tens of seconds once; on a GPU it fuses what evaluates candidates, and records the search); "auto" is
             "cudagraphs" on a GPU, else "eager". A plan with a deadline looks at the clock: it is not recorded, and of
             it torch.compile's backends compile what evaluates candidates. What cannot be recorded or compiled runs
-            eagerly.
+            eagerly, with a warning; an energy that does not say what it depends on (`Declared`) is not recorded.
+            `Plan.stats.backend` tells what ran.
     """
 
     fewest: ClassVar[int] = 2
@@ -200,13 +207,23 @@ class Planner(ABC):
         """The same planner on `device`."""
         return replace(self, space=self.space.to(device))
 
-    def init(self, batch: int, seeds: int | Sequence[int] = 0) -> PlanState:
-        """A cold start for B = `batch` problems: the middle of the bounds. One seed alone means seed, seed + 1, …"""
-        seeds = tuple(range(seeds, seeds + batch)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
-        if len(seeds) != batch:
-            raise ValueError(f"{len(seeds)} seeds for {batch} problems: give one a problem")
+    def init(self, batch: int, seeds: SupportsIndex | Iterable[SupportsIndex] = 0) -> PlanState:
+        """A cold start for B = `batch` problems: the middle of the bounds. One seed alone means seed, seed + 1, …
+
+        Raises:
+            ValueError: for no problem, or another number of seeds.
+        """
+        if batch < 1:
+            raise ValueError(f"batch={batch}: must be at least 1 problem")
+        if isinstance(seeds, Iterable) and getattr(seeds, "ndim", 1):  # one integer of NumPy or torch has no dimension
+            numbers = tuple(index(seed) for seed in seeds)
+        else:
+            first = index(cast(SupportsIndex, seeds))
+            numbers = tuple(range(first, first + batch))
+        if len(numbers) != batch:
+            raise ValueError(f"{len(numbers)} seeds for {batch} problems: give one a problem")
         mean = self.space.low.new_zeros(batch, self.space.knots, self.space.size)
-        return PlanState(mean, torch.full_like(mean, self.sigma), mean, mean[:, None][:, :0], seeds)
+        return PlanState(mean, torch.full_like(mean, self.sigma), mean, mean[:, None][:, :0], numbers)
 
     def shift(self, state: PlanState, executed: int) -> PlanState:
         """The state after `executed` environment steps of its plan: a warm start."""
@@ -269,7 +286,8 @@ class Planner(ABC):
         if deadline is not None and elapsed > deadline:
             timing = Status.LATE
         broken = None if violations is None else violations[:, 0]
-        stats = PlanStats(found.iterations, found.evaluations, elapsed, broken, compiled, searched)
+        backend = self._runner if compiled else "eager"
+        stats = PlanStats(found.iterations, found.evaluations, elapsed, broken, backend, searched)
         return Plan(found.actions, found.energy, stats, state, timing)
 
     def _search(
@@ -324,10 +342,18 @@ class Planner(ABC):
         return self._faster(self._look, gradients=False)
 
     def _faster(self, function: Callable[..., "_Found"], gradients: bool) -> Captured | Fast:
-        device = self.space.low.device
-        if device.type == "cuda" and self.backend in ("auto", "cudagraphs", "inductor"):
+        if self._recorded:
             return Captured(function)
-        return Fast(function, self.backend, device, gradients)
+        return Fast(function, self.backend, self.space.low.device, gradients)
+
+    @property
+    def _recorded(self) -> bool:
+        return self.space.low.is_cuda and self.backend in ("auto", "cudagraphs", "inductor")
+
+    @property
+    def _runner(self) -> str:
+        """The backend of a search that does not run eagerly."""
+        return "cudagraphs" if self._recorded and not (self._piecewise and self._fused.compiles) else self.backend
 
     @cached_property
     def _piecewise(self) -> bool:

@@ -1,21 +1,38 @@
-"""A search as a CUDA graph: its kernels are recorded once, and from then on launched as one."""
+"""A search as a CUDA graph: its kernels are recorded once, and from then on launched as one.
+
+A replay runs no Python, so that what a recording depends on must be known. It is not guessed: what is `Declared` says
+it by its fields, a module by its weights, and anything else, a bare function above all, is never replayed.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from copy import copy
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import Field, fields
 from enum import Enum
 from functools import partial
 from itertools import chain
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-CONSTANT = (type(None), bool, int, float, str, bytes, type, torch.dtype, torch.device, Enum, BuiltinFunctionType)
+CONSTANT = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, Enum)
 Record = Callable[[Callable[[], Any]], Callable[[], Any]]
+
+
+class Declared:
+    """What says by the fields of its dataclass all that its results depend on, beside arguments.
+
+    Fields hold tensors, numbers, names, modules and their methods, others that are declared, and tuples of these.
+    Tensors are copied into a recording before each replay. Weights of modules are read where they lie, so that what
+    changes in place is seen. A field with `FIXED` as metadata holds a function that depends on its arguments alone.
+    """
+
+
+FIXED = {"fixed": True}
 
 
 def record_graph(function: Callable[[], Any]) -> Callable[[], Any]:
@@ -42,12 +59,12 @@ def cloned(found: Any) -> Any:
 
 
 class Captured:
-    """A method that takes tensors, and what holds some, and gives a named tuple; recorded at the second call with
-    arguments of a structure, and replayed from then on.
+    """A method that takes what is declared and gives a named tuple; recorded at the second call with arguments of a
+    structure, and replayed from then on.
 
-    Their structure is all of them but the tensors' values: shapes, numbers, names, functions, and where the weights of
-    modules, and tensors that functions close over, lie; these are read there, so that what changes in place is seen.
-    What cannot be looked into (an energy that leaves torch) or recorded (one that waits for the device) runs as it is.
+    Their structure is all of them but the tensors' values: shapes, numbers, names, and where the weights of modules
+    lie. What is not declared, or cannot be recorded (it waits for the device), runs as it is; of the latter a warning
+    says why, once.
     """
 
     KEPT = 4
@@ -57,37 +74,42 @@ class Captured:
         self._function, self._record = function, record
         self._recorded: dict[Hashable, _Recording | None] = {}
         self._seen: deque[Hashable] = deque(maxlen=self.KEPT)
-        self._modules = Modules()
+        self._warned = False
 
     def __call__(self, *arguments: Any) -> tuple[Any, bool]:
         """The function's result, and whether it was a replay."""
-        parts = Parts(self._modules)
+        parts = Parts()
         try:
             structure = parts.take(arguments)
         except OpaqueError:
             return self._function(*arguments), False
+        failed = None
         if structure not in self._recorded:
             if structure in self._seen:
                 while len(self._recorded) >= self.KEPT:
                     del self._recorded[next(iter(self._recorded))]
-                self._recorded[structure] = self._recording(arguments, parts)
+                try:
+                    self._recorded[structure] = self._recording(arguments, parts)
+                except Exception as error:  # whatever it is: if it is the caller's fault, eager execution says so
+                    failed, self._recorded[structure] = error, None
             else:
                 self._seen.append(structure)
         recording = self._recorded.get(structure)
         if recording is None:
-            return self._function(*arguments), False
+            found = self._function(*arguments)
+            if failed and not self._warned:
+                self._warned = True
+                warnings.warn(f"a search cannot be recorded, and runs eagerly: {told(failed)}", RuntimeWarning, 3)
+            return found, False
         for static, tensor in zip(recording.inputs, parts.tensors, strict=True):
             static.copy_(tensor)
         return cloned(recording.replay()), True
 
-    def _recording(self, arguments: tuple[Any, ...], parts: Parts) -> _Recording | None:
+    def _recording(self, arguments: tuple[Any, ...], parts: Parts) -> _Recording:
         inputs = [tensor.clone() for tensor in parts.tensors]
-        try:
-            own = together(arguments, iter(inputs))
-            with torch.cuda.device_of(inputs[0]):
-                return _Recording(inputs, self._record(partial(self._function, *own)), (own, parts.weights))
-        except Exception:  # whatever it is: if it is the caller's fault, eager execution says so in plain words
-            return None
+        own = together(arguments, iter(inputs))
+        with torch.cuda.device_of(inputs[0]):
+            return _Recording(inputs, self._record(partial(self._function, *own)), (own, parts.held))
 
 
 class _Recording(NamedTuple):
@@ -97,131 +119,58 @@ class _Recording(NamedTuple):
     """What must live as long, for the graph knows its addresses."""
 
 
+def told(error: Exception) -> str:
+    """An error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 class OpaqueError(TypeError):
-    """An argument that cannot be looked into."""
+    """An argument that does not say what it depends on."""
 
 
 class Parts:
-    """Takes arguments apart into their structure, their `tensors`, and the `weights` that are read where they lie.
+    """Takes arguments apart into their structure, their `tensors`, and the modules and weights that are `held`."""
 
-    `modules` are known from the last time. `mutable` is what may hold other things the next time, of what is fixed, and
-    `closed` says whether a function closes over more, which nothing tells.
-    """
-
-    def __init__(self, modules: Modules | None = None) -> None:
+    def __init__(self) -> None:
         self.tensors: list[Tensor] = []
-        self.weights: list[Tensor] = []
-        self.mutable: list[Collection[Any]] = []
-        self.closed = False
-        self._known = modules
-        self._inside: set[int] = set()
-        self._modules: set[int] = set()
+        self.held: list[Any] = []
 
-    def take(self, value: Any, fixed: bool = False) -> Hashable:
-        """The structure of `value`; tensors of what is `fixed` are weights. Raises OpaqueError."""
+    def take(self, value: Any) -> Hashable:
+        """The structure of `value`. Raises OpaqueError."""
         match value:
-            case Tensor() if fixed:
-                self.weights.append(value)
-                return id(value), _place(value)
             case Tensor():
                 self.tensors.append(value)
                 return value.shape, value.dtype, value.device
             case _ if isinstance(value, CONSTANT):
                 return type(value), value
-            case FunctionType():
-                cells = [cell.cell_contents for cell in value.__closure__ or ()]
-                self.closed = self.closed or bool(cells)
-                return value.__code__, self.take(cells, True), self.take(value.__defaults__ or (), True)
-            case nn.Module() if id(value) in self._modules:
-                return id(value)
-            case nn.Module() if self._known is not None:
-                self._modules.add(id(value))
-                number, weights = self._known.look(value)
-                self.weights += weights
-                return number
-        if id(value) in self._inside:
-            raise OpaqueError(f"{type(value).__name__} holds itself")
-        self._inside.add(id(value))
-        if isinstance(value, nn.Module):
-            self._modules.add(id(value))
-        found = type(value), id(value) * isinstance(value, nn.Module), self._take_inside(value, fixed)
-        self._inside.remove(id(value))
-        return found
-
-    def _take_inside(self, value: Any, fixed: bool) -> Hashable:
-        if fixed and isinstance(value, (list, set, Mapping)):
-            self.mutable.append(value)
-        match value:
-            case tuple() | list():
-                return tuple(self.take(item, fixed) for item in value)
-            case set() | frozenset() if all(isinstance(item, CONSTANT) for item in value):
-                return frozenset(value)
-            case Mapping():
-                return tuple((key, self.take(item, fixed)) for key, item in value.items())
-            case MethodType():
-                return value.__func__, self.take(value.__self__, fixed)
-            case partial():
-                return self.take((value.func, value.args, value.keywords), fixed)
+            case Declared():
+                return type(value), *(self._field(getattr(value, field.name), field) for field in _given(value))
+            case tuple():
+                return tuple(map(self.take, value))
+            case MethodType() if isinstance(value.__self__, (Declared, nn.Module)):
+                return value.__func__, self.take(value.__self__)
             case nn.Module():
-                return self.take(vars(value), True)
-            case _ if hasattr(value, "__dict__"):
-                return self.take(vars(value), fixed)
-        raise OpaqueError(f"{type(value).__name__} cannot be looked into")
+                return tuple(self._part(part) for part in value.modules())
+        raise OpaqueError(f"{type(value).__name__} does not say what it depends on")
+
+    def _field(self, value: Any, field: Field[Any]) -> Hashable:
+        if not field.metadata.get("fixed"):
+            return self.take(value)
+        self.held.append(value)
+        return id(value)
+
+    def _part(self, part: nn.Module) -> Hashable:
+        """A module without those in it: its settings and hooks, and where its weights lie."""
+        weights = [weight for weight in chain(part._parameters.values(), part._buffers.values()) if weight is not None]
+        self.held += part, *weights
+        settings = tuple(item for item in vars(part).items() if isinstance(item[1], CONSTANT))
+        hooks = len(part._forward_hooks), len(part._forward_pre_hooks)
+        return id(part), settings, hooks, *((weight.data_ptr(), weight.shape, weight.dtype) for weight in weights)
 
 
-class Modules:
-    """What was found in modules: most of what a plan is given, which seldom changes. Looking at all of it takes longer
-    than a small replay, seeing that nothing changed a seventh of that."""
-
-    KEPT = 16
-
-    def __init__(self) -> None:
-        self._looks: dict[int, _Look] = {}
-        self._numbers: dict[Hashable, int] = {}
-
-    def look(self, module: nn.Module) -> tuple[int, list[Tensor]]:
-        """A number for the module's structure, the same whenever it is as it was, and its weights. Raises
-        OpaqueError."""
-        look = self._looks.get(id(module))
-        if look is None or not look.still():
-            parts = Parts()
-            structure = parts.take(module)
-            number = self._numbers.setdefault(structure, len(self._numbers))
-            look = _Look(module, number, parts)
-            self._looks.pop(id(module), None)
-            while len(self._looks) >= self.KEPT:
-                del self._looks[next(iter(self._looks))]
-            self._looks[id(module)] = look
-        return look.number, look.weights
-
-
-class _Look:
-    """What was found in a module, and all that it was read from."""
-
-    def __init__(self, module: nn.Module, number: int, parts: Parts) -> None:
-        self.number, self.weights = number, parts.weights
-        self._lasts = not parts.closed
-        self._mutable = parts.mutable
-        self._values = [mutable.values() for mutable in parts.mutable if isinstance(mutable, Mapping)]
-        self._found = self._identities()
-        self._places = [_place(weight) for weight in self.weights]
-        self._held = module, [*map(list, self._mutable)], [*map(list, self._values)]
-
-    def still(self) -> bool:
-        """Whether nothing in it changed."""
-        return (
-            self._lasts
-            and self._identities() == self._found
-            and [_place(weight) for weight in self.weights] == self._places
-        )
-
-    def _identities(self) -> list[int]:
-        """How much each holds, and what; `_held` sees to it that no other thing gets one of these numbers."""
-        return [*map(len, self._mutable), *map(id, chain.from_iterable(chain(self._mutable, self._values)))]
-
-
-def _place(weight: Tensor) -> tuple[int, torch.Size, torch.dtype]:
-    return weight.data_ptr(), weight.shape, weight.dtype
+def _given(value: Any) -> list[Field[Any]]:
+    """The fields that a declared value is made with."""
+    return [field for field in fields(value) if field.init]
 
 
 def together(value: Any, tensors: Iterator[Tensor]) -> Any:
@@ -229,20 +178,10 @@ def together(value: Any, tensors: Iterator[Tensor]) -> Any:
     match value:
         case Tensor():
             return next(tensors)
-        case _ if isinstance(value, (*CONSTANT, FunctionType, nn.Module, set, frozenset)):
-            return value
-        case tuple() if hasattr(value, "_make"):
-            return type(value)(*(together(item, tensors) for item in value))
-        case tuple() | list():
-            return type(value)(together(item, tensors) for item in value)
-        case Mapping():
-            return {key: together(item, tensors) for key, item in value.items()}
-        case MethodType():
+        case Declared():
+            return type(value)(**{f.name: together(getattr(value, f.name), tensors) for f in _given(value)})
+        case tuple():
+            return tuple(together(item, tensors) for item in value)
+        case MethodType() if isinstance(value.__self__, Declared):
             return MethodType(value.__func__, together(value.__self__, tensors))
-        case partial():
-            func, args, keywords = together((value.func, value.args, value.keywords), tensors)
-            return partial(func, *args, **keywords)
-    other = copy(value)
-    for key, item in vars(value).items():
-        object.__setattr__(other, key, together(item, tensors))
-    return other
+    return value

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .capture import Declared
 from .energy import Term
 
 
 @dataclass(frozen=True, eq=False)
-class Constraint(Term):
+class Constraint(Term, Declared):
     """What constraints share: the quantity, hard or soft, and counting.
 
     Args:

@@ -8,13 +8,15 @@ Shapes: B problems, N candidates, T environment steps, H model steps, A action s
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .capture import FIXED, Declared
 
 
 class Energy(Protocol):
@@ -48,22 +50,25 @@ class Term(ABC):
         return None
 
     def __add__(self, other: Energy) -> "Sum":
-        return Sum(*_parts(self), *_parts(other))
+        return Sum((*_parts(self), *_parts(other)))
 
     def __radd__(self, other: Energy) -> "Sum":
-        return Sum(*_parts(other), *_parts(self))
+        return Sum((*_parts(other), *_parts(self)))
 
     def __mul__(self, weight: float) -> "Sum":
-        return Sum(*((weight * inner, term) for inner, term in _parts(self)))
+        return Sum(tuple((weight * inner, term) for inner, term in _parts(self)))
 
     __rmul__ = __mul__
 
 
-class Sum(Term):
+@dataclass(frozen=True, eq=False)
+class Sum(Term, Declared):
     """A weighted sum of energies. A weight of zero switches its term off, a constraint too."""
 
-    def __init__(self, *parts: tuple[float, Term]) -> None:
-        self.parts = tuple((weight, term) for weight, term in parts if weight)
+    parts: tuple[tuple[float, Term], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple((weight, term) for weight, term in self.parts if weight))
 
     def __call__(self, actions: Tensor, /) -> Tensor:
         total = actions.new_zeros(actions.shape[:2])
@@ -78,12 +83,29 @@ class Sum(Term):
 
 @dataclass(frozen=True, eq=False)
 class FunctionEnergy(Term):
-    """Any function from actions (B, N, T, A) to (B, N) as a term."""
+    """Any function from actions (B, N, T, A) to (B, N) as a term.
+
+    What else it depends on nobody knows, so that on a GPU it is never replayed: `TensorEnergy` is.
+    """
 
     function: Energy
 
     def __call__(self, actions: Tensor, /) -> Tensor:
         return self.function(actions)
+
+
+@dataclass(frozen=True, eq=False)
+class TensorEnergy(Term, Declared):
+    """A function of actions (B, N, T, A) and tensors to (B, N), which depends on nothing else that changes.
+
+    On a GPU its search is recorded once, for the one function, and replayed with the tensors of each plan.
+    """
+
+    function: Callable[..., Tensor] = field(metadata=FIXED)
+    tensors: tuple[Tensor, ...] = ()
+
+    def __call__(self, actions: Tensor, /) -> Tensor:
+        return self.function(actions, *self.tensors)
 
 
 def as_energy(energy: Energy) -> Term:
@@ -100,7 +122,7 @@ def weighted(terms: Mapping[str, Energy], weights: Mapping[str, float]) -> Sum:
     for name in weights:
         if name not in terms:
             raise ValueError(f"energy weight {name!r}: choose from {', '.join(sorted(terms))}")
-    return Sum(*((float(weight), as_energy(terms[name])) for name, weight in weights.items()))
+    return Sum(tuple((float(weight), as_energy(terms[name])) for name, weight in weights.items()))
 
 
 def checked(energies: Tensor, actions: Tensor) -> Tensor:
@@ -115,7 +137,7 @@ def checked(energies: Tensor, actions: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Saturated(Term):
+class Saturated(Term, Declared):
     """An energy of which nothing finite counts as more than `limit`; what is not finite stays so.
 
     Far from a goal nothing within the horizon comes near it, and what a learned model is wrong about would decide
@@ -147,7 +169,7 @@ def _parts(energy: Energy) -> tuple[tuple[float, Term], ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class ControlEnergy(Term):
+class ControlEnergy(Term, Declared):
     """Effort: the squared action, summed over A and averaged over T, plus `smooth` times its squared changes. The
     action counts from `neutral` (A,), zero where it is not given."""
 
@@ -194,7 +216,7 @@ ENSEMBLES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class LatentEnergy(Term):
+class LatentEnergy(Term, Declared):
     """Distance in latent space between the imagined future and the goal.
 
     Start and goal come encoded, so that each is encoded once a plan, whatever N and the iterations are.

@@ -64,7 +64,7 @@ class CEMGradient(ICEM):
         if iteration < self.first_gradient:
             return super().propose(state, noise, iteration)
         if iteration == self.first_gradient:
-            return torch.cat((state.mean[:, None], state.kept), dim=1)
+            return torch.cat((state.mean[:, None], state.kept[:, : self.samples - 1]), dim=1)
         return state.kept
 
     def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:

@@ -33,8 +33,9 @@ class ICEM(CEM):
 
     def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:
         count = max(round(self.samples * self.decay**-iteration), min(self.samples, 2 * self.elite_count))
-        fresh = super().propose(state, noise[:, : count - state.kept.shape[1]], iteration)
-        return torch.cat((state.kept, fresh), dim=1)
+        kept = state.kept[:, :count]
+        fresh = super().propose(state, noise[:, : count - kept.shape[1]], iteration)
+        return torch.cat((kept, fresh), dim=1)
 
     def update(self, state: PlanState, knots: Tensor, energies: Tensor, iteration: int) -> PlanState:
         state = super().update(state, knots, energies, iteration)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .actions import ActionSpace
-from .energy import Energy
+from .energy import Energy, TensorEnergy
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,12 @@ def _linear_quadratic(
     slope = 2 * lifted @ weights @ free
     still = start @ q @ start + free @ weights @ free
 
-    def energy(u: Tensor) -> Tensor:
+    def cost(u: Tensor, curvature: Tensor, slope: Tensor, still: Tensor) -> Tensor:
         u = u.flatten(2)
-        return ((u @ curvature.to(u) + slope.to(u)) * u).sum(-1) + still.to(u)
+        return ((u @ curvature + slope) * u).sum(-1) + still
 
     space = ActionSpace(low=torch.full((actions,), -bound), high=torch.full((actions,), bound), steps=steps)
+    energy = TensorEnergy(cost, (curvature, slope, still))
     return Problem(name, space, energy, riccati(a, b, q, r, final, start, steps))
 
 
@@ -93,13 +94,14 @@ def corridor(steps: int = 20, goal: float = 0.0) -> Problem:
     when = torch.tensor([t for t, _, _ in posts]) - 1
     low, high = (torch.tensor(side) for side in zip(*[post[1:] for post in posts], strict=True))
 
-    def energy(u: Tensor) -> Tensor:
+    def cost(u: Tensor, when: Tensor, low: Tensor, high: Tensor) -> Tensor:
         y = u[..., 0].cumsum(-1)
-        beside = y[..., when.to(u.device)]
-        depth = torch.minimum(beside - low.to(u), high.to(u) - beside).clamp(min=0).sum(-1)
+        beside = y[..., when]
+        depth = torch.minimum(beside - low, high - beside).clamp(min=0).sum(-1)
         return effort * u.square().sum((-1, -2)) + miss * (y[..., -1] - goal).square() + penalty * depth
 
     space = ActionSpace(low=torch.tensor([-0.25]), high=torch.tensor([0.25]), steps=steps)
+    energy = TensorEnergy(cost, (when, low, high))
     return Problem("corridor", space, energy, _taut_string(posts, steps, goal, effort, miss))
 
 

@@ -8,7 +8,7 @@ from .actions import ActionSpace
 from .base import Planner
 from .cem import CEM
 from .constraints import KeepOut, Limits
-from .energy import ControlEnergy, FunctionEnergy, LatentEnergy, Saturated, Term
+from .energy import ControlEnergy, FunctionEnergy, LatentEnergy, Saturated, TensorEnergy, Term
 from .gradient import CEMGradient, Gradient
 from .icem import ICEM
 from .mppi import MPPI
@@ -30,6 +30,7 @@ ENERGIES: dict[str, Callable[..., Term]] = {
     "limits": Limits,
     "saturated": Saturated,
     "function": FunctionEnergy,
+    "tensors": TensorEnergy,
 }
 
 

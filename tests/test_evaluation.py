@@ -25,7 +25,7 @@ from forearm.evaluation.controllers import (
     Zero,
     action_space,
 )
-from forearm.evaluation.energies import Box, commanded_tips
+from forearm.evaluation.energies import Box, CommandedTips
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.evaluation.proposals import Offers
@@ -235,7 +235,7 @@ def test_commanded_tips_are_those_of_the_arm(env: ArmEnv) -> None:
     for action in actions:
         env.advance(action)
         followed.append(env.observe()["proprio"][-3:])
-    path = commanded_tips(command, env, torch.from_numpy(actions).float()[None, None])
+    path = CommandedTips.of(env, command)(torch.from_numpy(actions).float()[None, None])
     np.testing.assert_allclose(path[0, 0], followed, atol=1e-6)
 
 

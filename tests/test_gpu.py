@@ -86,8 +86,7 @@ def test_a_captured_plan_is_the_eager_one_whatever_changes(name: str, backend: s
 def test_rollouts_in_bfloat16_are_near_the_exact_ones(model: WorldModel) -> None:
     z, actions = torch.randn(2, LATENT, device="cuda"), torch.rand(2, 5, 6, ACTIONS, device="cuda")
     exact = model.rollout(z, actions)
-    model.multiply_in("bf16")
-    rough = model.rollout(z, actions)
+    rough = model.in_precision("bf16").rollout(z, actions)
     assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
     torch.testing.assert_close(rough, exact, atol=0.1, rtol=0.05)
 

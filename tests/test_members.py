@@ -15,7 +15,7 @@ from forearm.cli import main
 from forearm.envs import ArmEnv, make
 from forearm.envs.tasks import place_holding, place_object
 from forearm.evaluation.controllers import action_space
-from forearm.evaluation.energies import letting_go
+from forearm.evaluation.energies import LettingGo
 from forearm.evaluation.foresight import Foreseen, Foresight, foresight
 from forearm.evaluation.proposals import PriorRollouts
 from forearm.evaluation.results import read_results
@@ -55,12 +55,12 @@ def small(members: int) -> WorldModel:
 
 
 def test_each_member_goes_on_from_what_it_imagined_itself() -> None:
-    model, z, actions = small(3), normal(2, 4), normal(2, 5, 8, 2, seed=1)
+    model, z, actions = small(3), normal(2, 4), normal(2, 8, 8, 2, seed=1)
     futures = model.rollout(z, actions)
-    assert futures.shape == (3, 2, 5, 4, 4) and model.members == 3
+    assert futures.shape == (3, 2, 8, 4, 4) and model.members == 3
     assert futures.var(0).flatten(0, 2).amin() > 0, "members differ"
     for member, predictor in enumerate([model.predictor, *model.others]):
-        now = z[:, None].expand(-1, 5, -1)
+        now = z[:, None].expand(-1, 8, -1)
         for step, chunk in enumerate(actions.unflatten(2, (4, 2)).flatten(3).unbind(2)):
             now = predictor(now, chunk)
             assert torch.equal(futures[member, :, :, step], now)
@@ -162,7 +162,7 @@ def test_letting_go_is_charged_for_the_share_of_members_that_see_a_fall() -> Non
     opening = torch.tensor([0, 1.0, 0]).repeat_interleave(2)
     actions = torch.stack((torch.zeros(6), opening), -1)[None, None]
     known = Known(heights[:, None, None, :, None])
-    charged = letting_go(known, Heights(), torch.tensor([[0.10]]), 2, actions)
+    charged = LettingGo(known, Heights(), torch.tensor([[0.10]]), 2)(actions)
     torch.testing.assert_close(charged, torch.tensor([[2 / 4 / 3]]))
 
 

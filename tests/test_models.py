@@ -158,12 +158,10 @@ def test_products_in_bfloat16_are_autocasts_and_leave_the_weights_alone(predicto
     exact = model.rollout(z, actions)
     with torch.autocast("cpu", torch.bfloat16):
         cast = model.rollout(z, actions)
-    model.multiply_in("bf16")
-    narrow = model.rollout(z, actions)
+    narrow = model.in_precision("bf16").rollout(z, actions)
     assert torch.equal(narrow, cast) and not torch.equal(narrow, exact) and narrow.dtype == torch.float32
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
-    model.multiply_in("fp32")
     assert torch.equal(model.rollout(z, actions), exact)
 
 

@@ -2,22 +2,31 @@
 the function again, on the tensors that a CUDA graph would read; tests/test_gpu.py has the real one."""
 
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from forearm.evaluation.controllers import action_space
+from forearm.envs import make
+from forearm.evaluation.closed_loop import run_episodes, stack
+from forearm.evaluation.controllers import Imagination, action_space, tensors
+from forearm.evaluation.energies import METRICS
+from forearm.evaluation.goals import make_goals
+from forearm.models.checkpoint import Checkpoint
+from forearm.models.temporal import TemporalArchitecture, TemporalDistance
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import PLANNERS, ControlEnergy, Energy, LatentEnergy, Planner, make_planner
-from forearm.planner.capture import Captured, Modules, OpaqueError, Parts, together
+from forearm.planner import PLANNERS, ControlEnergy, Energy, KeepOut, LatentEnergy, Planner, TensorEnergy, make_planner
+from forearm.planner.capture import Captured, OpaqueError, Parts, together
 from forearm.planner.compilation import Fast
 from torch import Tensor, nn
 
 ACTIONS, LATENT = 2, 6
+SHIPPED = Path(__file__).parent.parent / "models" / "pretrained"
 
 
 def small(name: str) -> Planner:
@@ -122,23 +131,79 @@ def test_an_earlier_plan_stays_what_it_was(model: WorldModel) -> None:
     assert not torch.equal(plans[1].actions, plans[2].actions)
 
 
-def test_what_cannot_be_looked_into_or_recorded_runs_all_the_same(model: WorldModel) -> None:
-    generator, records = np.random.default_rng(0), list[int]()
+GOAL = torch.zeros(ACTIONS)
 
-    def with_numpy(actions: Tensor) -> Tensor:
-        return torch.from_numpy(actions.square().sum((-1, -2)).numpy() + 0 * generator.uniform())
 
+@pytest.mark.parametrize("way", ["closure", "default", "keyword-only default", "module-level name", "attribute"])
+def test_a_bare_function_is_never_replayed_wherever_its_goal_is(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    records: list[int] = []
+    eager, replayed = small("cem"), captured("cem", records)
+
+    def to(goal: Tensor) -> Energy:
+        def distance(actions: Tensor, to: Tensor) -> Tensor:
+            return (actions - to).square().sum((-1, -2))
+
+        monkeypatch.setitem(globals(), "GOAL", goal)
+
+        def keyword_only(actions: Tensor, *, goal: Tensor = goal) -> Tensor:
+            return distance(actions, goal)
+
+        class Towards:
+            def __init__(self) -> None:
+                self.goal = goal
+
+            def __call__(self, actions: Tensor, /) -> Tensor:
+                return distance(actions, self.goal)
+
+        return {
+            "closure": lambda actions: distance(actions, goal),
+            "default": lambda actions, goal=goal: distance(actions, goal),
+            "keyword-only default": keyword_only,
+            "module-level name": lambda actions: distance(actions, GOAL),
+            "attribute": Towards(),
+        }[way]
+
+    for goal in (0.5, 0.5, -0.5, 0.2):
+        energy = 2.0 * ControlEnergy() + to(torch.full((ACTIONS,), goal))
+        expected, plan = (planner.plan(energy, planner.init(2)) for planner in (eager, replayed))
+        assert torch.equal(plan.actions, expected.actions)
+        assert plan.stats.backend == "eager"
+    assert not records
+
+
+def test_a_function_is_replayed_with_the_tensors_it_is_given() -> None:
+    records: list[int] = []
+    eager, replayed = small("cem"), captured("cem", records)
+
+    def distance(actions: Tensor, goal: Tensor) -> Tensor:
+        return (actions - goal).square().sum((-1, -2))
+
+    backends = []
+    for goal in (0.5, 0.5, -0.5, 0.2):
+        energy = TensorEnergy(distance, (torch.full((ACTIONS,), goal),)) + 0.1 * ControlEnergy()
+        expected, plan = (planner.plan(energy, planner.init(2)) for planner in (eager, replayed))
+        assert torch.equal(plan.actions, expected.actions)
+        backends.append(plan.stats.compiled)
+    assert backends == [False, True, True, True] and len(records) == 1
+    away = TensorEnergy(lambda actions, goal: -distance(actions, goal), (torch.zeros(ACTIONS),))
+    assert not replayed.plan(away, replayed.init(2)).stats.compiled  # another function
+
+
+def test_what_cannot_be_recorded_runs_all_the_same_and_says_why_once(model: WorldModel) -> None:
     def fails(function: Callable[[], Any]) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    eager, opaque, unrecorded = small("cem"), captured("cem", records), small("cem")
+    eager, unrecorded = small("cem"), small("cem")
     vars(unrecorded)["_fast"] = Captured(unrecorded._search, fails)
-    for planner, energy in ((opaque, with_numpy), (unrecorded, towards(model, 0))):
-        for _ in range(3):
-            plan = planner.plan(energy, planner.init(2))
-            assert not plan.stats.compiled
-            assert torch.equal(plan.actions, eager.plan(energy, eager.init(2)).actions)
-    assert not records
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for reduce in ("min", "min", "min", "final", "final"):
+            plan = unrecorded.plan(towards(model, 0, reduce=reduce), unrecorded.init(2))
+            assert plan.stats.backend == "eager"
+            assert torch.equal(plan.actions, eager.plan(towards(model, 0, reduce=reduce), eager.init(2)).actions)
+    assert [str(each.message) for each in caught] == [
+        "a search cannot be recorded, and runs eagerly: RuntimeError: operation not permitted when stream is capturing"
+    ]
 
 
 def test_problems_in_turns_are_each_recorded(model: WorldModel) -> None:
@@ -163,56 +228,65 @@ def test_no_more_recordings_are_kept_than_said(model: WorldModel) -> None:
 
 def test_arguments_are_taken_apart_and_put_together() -> None:
     linear = nn.Linear(2, 2)
-    weight = torch.ones(2)
-
-    def closes(x: Tensor) -> Tensor:
-        return x * weight
-
-    value = (torch.zeros(3), {"a": [torch.ones(1), 2.0]}, partial(closes, torch.full((2,), 5.0)), linear.forward, None)
+    value = (torch.zeros(3), ControlEnergy(0.5), KeepOut(linear.forward, True, torch.ones(1), torch.ones(2)), None, "a")
     parts = Parts()
     structure = parts.take(value)
     assert [tensor.shape for tensor in parts.tensors] == [(3,), (1,), (2,)]
-    assert {id(tensor) for tensor in parts.weights} == {id(weight), id(linear.weight), id(linear.bias)}
+    assert all(any(held is part for held in parts.held) for part in (linear, linear.weight, linear.bias))
     other = together(value, iter([tensor + 1 for tensor in parts.tensors]))
-    assert torch.equal(other[0], torch.ones(3)) and torch.equal(other[2](), torch.full((2,), 6.0))
-    assert other[1]["a"][1] == 2.0 and other[3].__self__ is linear and Parts().take(other) == structure
+    assert torch.equal(other[0], torch.ones(3)) and torch.equal(other[2].high, torch.full((2,), 2.0))
+    assert other[1] == value[1] and other[2].quantity.__self__ is linear and Parts().take(other) == structure
     assert Parts().take((torch.zeros(4), *value[1:])) != structure
-    endless: list[Any] = []
-    endless.append(endless)
-    for strange in (np.zeros(2), endless, torch.Generator()):
+    for strange in (np.zeros(2), [1.0], {"a": 1.0}, torch.Generator(), len, lambda x: x, partial(print, 1)):
         with pytest.raises(OpaqueError):
-            Parts().take(strange)
+            Parts().take((strange,))
     assert Parts().take(ControlEnergy(1.0)) != Parts().take(ControlEnergy())
 
 
-def test_a_module_is_known_until_anything_in_it_changes(model: WorldModel) -> None:
-    known = Modules()
-    number, weights = known.look(model)
-    assert {id(weight) for weight in weights} >= {id(weight) for weight in (*model.parameters(), *model.buffers())}
+def test_a_module_is_another_when_anything_in_it_changes(model: WorldModel) -> None:
+    held: list[Any] = []  # so that no address is used again
+
+    def look() -> Hashable:
+        held.extend((weight, weight.data) for weight in (*model.parameters(), *model.buffers()))
+        return Parts().take(model)
+
+    known = look()
     head, first = model.predictor.get_submodule("change"), model.predictor.get_submodule("blocks.0")
     assert isinstance(head, nn.Linear) and isinstance(first, nn.Module)
-    weight, members = head.weight, model._members
+    weight = head.weight
 
-    def number_after(change: Callable[[], object]) -> int:
+    def after(change: Callable[[], object]) -> Hashable:
         change()
-        return known.look(model)[0]
+        return look()
 
-    assert number_after(lambda: head.weight.mul_(2)) == number  # read where it lies
+    assert after(lambda: head.weight.mul_(2)) == known  # read where it lies
     changed = [
-        number_after(lambda: setattr(weight, "data", weight.data.clone())),
-        number_after(lambda: setattr(weight, "data", weight.data.double())),
-        number_after(lambda: setattr(head, "weight", nn.Parameter(torch.zeros(LATENT, 8)))),
-        number_after(first.train),
-        number_after(lambda: members.append(members[0])),
-        number_after(lambda: setattr(model, "metric", model.metric.clone())),
-        number_after(lambda: model.predictor.register_module("blocks", nn.Sequential(first))),
-        number_after(lambda: head.register_forward_hook(print)),
+        after(lambda: setattr(weight, "data", weight.data.clone())),
+        after(lambda: setattr(weight, "data", weight.data.double())),
+        after(lambda: setattr(head, "weight", nn.Parameter(torch.zeros(LATENT, 8)))),
+        after(first.train),
+        after(lambda: setattr(first, "gain", 2.0)),
+        after(lambda: setattr(model, "metric", model.metric.clone())),
+        after(lambda: model.predictor.register_module("blocks", nn.Sequential(first))),
+        after(lambda: head.register_forward_hook(print)),
     ]
-    assert len({number, *changed}) == 9
-    assert number_after(lambda: head._forward_hooks.clear()) == changed[-2]  # as it was before
-    assert known.look(model)[1] == known.look(model)[1] != weights
-    first.scale = lambda x: x * number  # type: ignore[assignment]
-    assert known.look(model)[0] == known.look(model)[0]
-    model.source = np.zeros(2)  # type: ignore[assignment]
-    with pytest.raises(OpaqueError):
-        known.look(model)
+    assert len({known, *changed}) == 9
+    assert after(lambda: head._forward_hooks.clear()) == changed[-2]  # as it was before
+    assert Parts().take(model.in_precision("bf16")) != look()
+
+
+def test_all_that_a_controller_charges_says_what_it_depends_on() -> None:
+    """Nothing of Forearm's own falls back to eager plans on a GPU without a word."""
+    checkpoint = Checkpoint.load(SHIPPED / "pickplace-state")
+    env = make("pickplace", pixels=False)
+    weights = {"goal": 1.0, "control": 0.1, "let_go": 1.0, "prior": 0.1, "keep_out": 1.0}
+    space = action_space([-1.0] * 5, [1.0] * 5, 9, 2)
+    planner = make_planner("cem", space, samples=8, iterations=1)
+    settings = {"metric": "object", "saturate": 0.1, "keep_out": "0.4,-0.05,0..0.5,0.05,0.2", "weights": weights}
+    controller = Imagination(env, checkpoint.model, planner, settings, prior=checkpoint.prior)
+    run_episodes(env, replace(make_goals(env, 1, 0), budget=1), controller, 0)
+    energy = controller._make_energy(tensors(controller.model, stack([env.observe()]), "cpu"))
+    assert len(Parts().take(energy)) > 1  # pyright: ignore[reportArgumentType]
+    added = METRICS["slow+temporal"](checkpoint.model, TemporalDistance(TemporalArchitecture(32)))
+    assert len(Parts().take(added)) > 1  # pyright: ignore[reportArgumentType]
+    env.close()

@@ -475,16 +475,41 @@ def test_a_compiled_search_finds_what_an_eager_one_finds(name: str, backend: Bac
     assert compiled._fused(LQR.energy, state.mean[:, None], None)[1] or name == "gradient"
 
 
+def test_a_machine_without_a_compiler_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: Any, **settings: Any) -> Any:
+        def fails(*_: Any) -> Any:
+            raise RuntimeError("No working C++ compiler found:\n /bin/false")
+
+        return fails
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    planner = replace(small("cem"), backend="inductor")
+    planner.plan(LQR.energy, planner.init(1))
+    with pytest.warns(RuntimeWarning, match="backend=inductor .*Error: No working C.. compiler found: /bin"):
+        plan = planner.plan(LQR.energy, planner.init(1))
+    assert plan.stats.backend == "eager"
+    assert planner.plan(LQR.energy, planner.init(1)).stats.backend == "eager"  # not tried again
+
+
 def test_a_compiled_search_sees_what_changes_between_plans() -> None:
     def towards(goal: float) -> Callable[[Tensor], Tensor]:
         to = torch.full((2,), goal)
         return lambda actions: (actions - to).square().sum((-1, -2))
+
+    def hidden(goal: float) -> Callable[[Tensor], Tensor]:
+        to = torch.full((2,), goal)
+
+        def energy(actions: Tensor, *, goal: Tensor = to) -> Tensor:
+            return (actions - goal).square().sum((-1, -2))
+
+        return energy
 
     eager, compiled = (replace(small("cem", SPACE), backend=backend) for backend in ("eager", "aot_eager"))
     previous = torch.full((3, 2), 0.5)
     plans = []
     for batch, energy, before in (
         (1, towards(0.3), None), (1, towards(0.3), None), (1, towards(-0.3), None),
+        (1, hidden(0.2), None), (1, hidden(-0.4), None),
         (1, bowl, None), (3, bowl, previous),
     ):  # fmt: skip
         plans = [p.plan(energy, p.init(batch), previous_action=before) for p in (eager, compiled)]
@@ -492,19 +517,22 @@ def test_a_compiled_search_sees_what_changes_between_plans() -> None:
     assert plans[1].stats.compiled
 
 
-def test_what_cannot_be_compiled_runs_all_the_same() -> None:
+def test_what_cannot_be_compiled_runs_all_the_same_and_says_why_once() -> None:
     def leaves_torch(actions: Tensor) -> Tensor:
         return torch.from_numpy(bowl(actions).numpy() * float(np.random.default_rng(0).uniform(1.0, 1.0)))
 
     eager, compiled = (replace(small("cem"), backend=backend) for backend in ("eager", "aot_eager"))
-    for seed in range(3):
-        plan = compiled.plan(leaves_torch, compiled.init(1, seed))
-        assert torch.equal(plan.actions, eager.plan(leaves_torch, eager.init(1, seed)).actions)
-        assert not plan.stats.compiled
+    with pytest.warns(RuntimeWarning, match="backend=aot_eager cannot compile a search, which runs eagerly: ") as told:
+        for seed in range(4):
+            plan = compiled.plan(leaves_torch, compiled.init(1, seed))
+            assert torch.equal(plan.actions, eager.plan(leaves_torch, eager.init(1, seed)).actions)
+            assert plan.stats.backend == "eager"
+    assert len(told) == 1
+    other = replace(compiled)  # as new
+    other.plan(bowl, other.init(1))
     with pytest.raises(ValueError, match="must return"):  # the error of an energy is its own, not a compiler's
-        wrong = replace(compiled)  # as new
-        wrong.plan(bowl, wrong.init(1))
-        wrong.plan(lambda actions: bowl(actions)[:, :1], wrong.init(1))
+        other.plan(lambda actions: bowl(actions)[:, :1], other.init(1))
+    assert other.plan(bowl, other.init(1)).stats.backend == "aot_eager"
 
 
 @EVERY

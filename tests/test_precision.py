@@ -50,8 +50,8 @@ def test_bfloat16_is_for_models_wide_enough_to_gain(width: int, chosen: str, mon
     model = world_model("residual", width)
     assert model.width == width
     planner = make_planner("cem", action_space([-1.0] * 5, [1.0] * 5, 2, model.chunk), samples=4, iterations=1)
-    Imagination(make("reach", pixels=False), model, planner, {}, precision="auto")
-    assert model.precision == chosen
+    controller = Imagination(make("reach", pixels=False), model, planner, {}, precision="auto")
+    assert controller.model.precision == chosen
 
 
 @needs_int8
@@ -93,14 +93,13 @@ def test_rollouts_in_integers_are_near_the_exact_ones_and_leave_the_weights_alon
     before = {name: value.clone() for name, value in model.state_dict().items()}
     z, actions = torch.randn(2, QUANTISED), torch.rand(2, 3, 8, 5)
     exact = model.rollout(z, actions)
-    model.multiply_in("int8")
-    rough = model.rollout(z, actions)
-    assert sum(isinstance(part, Int8Linear) for part in model._members[0].modules()) >= 5
+    whole = model.in_precision("int8")
+    rough = whole.rollout(z, actions)
+    assert sum(isinstance(part, Int8Linear) for part in whole.modules()) >= 5
     moved, off = (x.square().mean().sqrt() for x in (exact - z[:, None, None], rough - exact))
     assert 0 < off < 0.05 * moved and rough.dtype == torch.float32
     after = model.state_dict()
     assert after.keys() == before.keys() and all(torch.equal(after[name], value) for name, value in before.items())
-    model.multiply_in("fp32")
     assert torch.equal(model.rollout(z, actions), exact)
 
 
@@ -110,8 +109,7 @@ def test_a_prior_in_integers_offers_nearly_the_same() -> None:
     prior = ActionPrior(PriorArchitecture(latent=8, goal=3, action_size=5, width=128)).requires_grad_(False)
     given = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 3), torch.randn(4, 6, 5)
     exact = prior.sample(*given)
-    prior.multiply_in("int8")
-    torch.testing.assert_close(prior.sample(*given), exact, atol=0.05, rtol=0)
+    torch.testing.assert_close(prior.in_precision("int8").sample(*given), exact, atol=0.05, rtol=0)
 
 
 @needs_int8
@@ -130,8 +128,7 @@ def test_what_descends_gradients_is_not_run_in_integers() -> None:
 @pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own
 def test_a_search_in_integers_compiles_with_kernels() -> None:
-    model = world_model("residual")
-    model.multiply_in("int8")
+    model = world_model("residual").in_precision("int8")
     z, goal = torch.randn(2, 1, QUANTISED)
     energy = LatentEnergy(model, z, goal)
     space = action_space([-1.0] * 5, [1.0] * 5, 2, 2)

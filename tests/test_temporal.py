@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY
 from forearm.cli import main
-from forearm.evaluation.energies import METRICS, added
+from forearm.evaluation.energies import METRICS, Added
 from forearm.evaluation.results import read_results
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.temporal import TemporalArchitecture, TemporalDistance
@@ -63,7 +63,7 @@ def test_metrics_add_up_under_the_mean_square() -> None:
     maps = [normal(5, 2, seed=2), normal(5, 7, seed=3)]
     one, other = (lambda z, m=m: z @ m for m in maps)
     mse = DISTANCES["mse"]
-    both = added(one, other)
+    both = Added((one, other))
     torch.testing.assert_close(mse(both(z), both(goal)), mse(one(z), one(goal)) + mse(other(z), other(goal)))
 
 
