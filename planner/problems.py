@@ -64,7 +64,7 @@ def _linear_quadratic(
 
     def cost(u: Tensor, curvature: Tensor, slope: Tensor, still: Tensor) -> Tensor:
         u = u.flatten(2)
-        return ((u @ curvature + slope) * u).sum(-1) + still
+        return ((u @ curvature.to(u) + slope.to(u)) * u).sum(-1) + still.to(u)
 
     space = ActionSpace(low=torch.full((actions,), -bound), high=torch.full((actions,), bound), steps=steps)
     energy = TensorEnergy(cost, (curvature, slope, still))
@@ -96,8 +96,8 @@ def corridor(steps: int = 20, goal: float = 0.0) -> Problem:
 
     def cost(u: Tensor, when: Tensor, low: Tensor, high: Tensor) -> Tensor:
         y = u[..., 0].cumsum(-1)
-        beside = y[..., when]
-        depth = torch.minimum(beside - low, high - beside).clamp(min=0).sum(-1)
+        beside = y[..., when.to(u.device)]
+        depth = torch.minimum(beside - low.to(u), high.to(u) - beside).clamp(min=0).sum(-1)
         return effort * u.square().sum((-1, -2)) + miss * (y[..., -1] - goal).square() + penalty * depth
 
     space = ActionSpace(low=torch.tensor([-0.25]), high=torch.tensor([0.25]), steps=steps)
