@@ -18,7 +18,7 @@ from forearm.evaluation.energies import Box, Remembering, added, letting_go
 from forearm.evaluation.foresight import AHEAD, Foreseen, execute, foresight
 from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead, make_goals
 from forearm.evaluation.planners import Gap, gap_table, measure_gap
-from forearm.evaluation.results import Row, cells, markdown, ordered, percent, plan_times, pool
+from forearm.evaluation.results import Row, cells, markdown, ordered, percent, plan_times, pool, table
 from forearm.evaluation.statistics import compare_paired, wilson
 from forearm.evaluation.timing import WARM_UP, Products, in_turns, time_plans, time_table
 from forearm.models.world_model import Architecture, WorldModel
@@ -261,6 +261,7 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
 
     (row,), _ = run_entry(reach, manifest, "state", Entry("still", "planner", controller, [7]))
     assert row.plan_ms_p50 == 500 and row.plan_ms_batched == pytest.approx(500 / 3)
+    assert controller.problems == 1  # for whom it is timed
 
     entry, before = Entry("still", "planner", controller, [7], alone=True), len(controller.asked)
     (row,), found = run_entry(reach, manifest, "state", entry)
@@ -554,6 +555,11 @@ def test_columns_of_a_table() -> None:
     assert "seed" not in header and "seed" in cells([full, row(1, 5)])[0]
     kinds = [replace(bare, kind=kind) for kind in ("ceiling", "planner", "floor")]
     assert ordered(kinds) == kinds[::-1]
+
+
+def test_the_names_in_a_table_are_on_the_left_and_the_numbers_on_the_right() -> None:
+    rule = table([row(0, 5), replace(row(1, 5), env="reach")]).splitlines()[1]
+    assert [cell.strip().endswith(":") for cell in rule.split("|")[1:-1]] == [False] * 2 + [True] * 5
 
 
 def test_markdown_aligns_words_left_and_numbers_right() -> None:

@@ -263,6 +263,11 @@ def test_few_samples_have_an_effective_size_of_one_and_a_half() -> None:
     assert 1 / more.square().sum().item() == pytest.approx(4.0, rel=0.02)
 
 
+def test_where_every_temperature_has_the_effective_size_wanted_equals_are_equal() -> None:
+    energies = torch.tensor([[3.0, 3.0, torch.inf, torch.inf]])
+    assert MPPI(space=LINE, samples=4, effective=0.5).weights(energies).tolist() == [[0.5, 0.5, 0.0, 0.0]]
+
+
 def test_a_fixed_temperature_needs_no_finite_energy() -> None:
     assert MPPI(space=LINE, temperature=1.0).weights(torch.full((1, 3), torch.inf)).tolist() == [[0.0] * 3]
 
@@ -464,7 +469,7 @@ def test_what_a_status_says() -> None:
             *(1, 2, 0.0, None if violations is None else torch.tensor(violations)),
             searched=None if searched is None else torch.tensor(searched).bool(),
         )
-        assert Plan(torch.zeros(4, 1, 1), energy, stats, state, timing).status == expected
+        assert Plan(torch.zeros(4, 1, 1), energy, stats, state, timing).status == expected and not stats.compiled
 
 
 def test_a_state_comes_back_from_its_tensors() -> None:
