@@ -113,6 +113,7 @@ def _run_seed(
     if statuses is not None and set(statuses) == {Status.NO_FINITE_ENERGY.name.lower()}:
         raise ValueError(f"none of its plans had an energy. {Status.NO_FINITE_ENERGY.value}")
     ahead = foresight(env, foreseen, watched.model.chunk) if watched is not None and foreseen else None
+    ahead = ahead if ahead and ahead.plans else None
     if time_alone:
         seconds = run_episodes(env, goals.first(1), entry.controller, seed, advance).act_seconds
     grasping = env if isinstance(env, ArmEnv) and isinstance(env.task, Grasp) else None

@@ -38,9 +38,9 @@ class Foresight:
     plans: int
 
 
-def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight | None:
-    """Executes plans of `chunk` environment steps a model step, each from the state it was made in; None where none
-    goes through."""
+def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight:
+    """Executes plans of `chunk` environment steps a model step, each from the state it was made in. Where none goes
+    through, figures of no plans are NaN."""
     errors, phantoms = [], []
     for plans in foreseen:
         for b, (state, actions) in enumerate(zip(plans.states, plans.actions, strict=True)):
@@ -53,7 +53,7 @@ def foresight(env: World, foreseen: Sequence[Foreseen], chunk: int) -> Foresight
             rise = [(path[..., 2] - path[..., :1, 2]).max(-1) for path in (imagined, true)]
             phantoms.append((rise[0] > LIFTED) & (rise[1] < LIFTED / 2))
     if not errors:
-        return None
+        return Foresight(np.nan, np.nan, 0)
     return Foresight(100 * float(np.mean(errors)), float(np.mean(phantoms)), len(errors))
 
 

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtr, stdtrit
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -45,7 +46,8 @@ class Spread:
     freedom: float
 
     def quantile(self, confidence: float) -> float:
-        return student_quantile((1 + confidence) / 2, self.freedom)
+        """Student's: within this many standard errors lies a share `confidence`."""
+        return float(stdtrit(self.freedom, (1 + confidence) / 2))
 
 
 def two_way_spread(values: ArrayLike) -> Spread:
@@ -95,33 +97,6 @@ def two_way_interval(success: ArrayLike, confidence: float = 0.95) -> tuple[floa
     return _score_interval(rate, rate * (1 - rate) / max(spread.variance, least), spread.quantile(confidence))
 
 
-def student_quantile(probability: float, freedom: float) -> float:
-    """The quantile of Student's t distribution for a probability of at least 1/2; `freedom` need not be whole.
-
-    With t = sqrt(freedom) tan(a), the density over the angle a is that of cos(a) to the power of freedom - 1.
-    """
-    if freedom > 1000:
-        return NormalDist().inv_cdf(probability)
-    return sqrt(freedom) * float(np.tan(np.interp(2 * probability - 1, _angle_shares(freedom), _ANGLES)))
-
-
-_ANGLES = np.linspace(0, np.pi / 2, 4097)
-
-
-def _angle_shares(freedom: float) -> np.ndarray:
-    """The share of the half distribution up to each of `_ANGLES`."""
-    density = np.cos(_ANGLES) ** (freedom - 1)
-    share = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
-    return share / share[-1]
-
-
-def student_p_value(t: float, freedom: float) -> float:
-    """The two-sided p-value of Student's t."""
-    if freedom > 1000:
-        return 2 * (1 - NormalDist().cdf(abs(t)))
-    return 1 - float(np.interp(np.arctan(abs(t) / sqrt(freedom)), _ANGLES, _angle_shares(freedom)))
-
-
 @dataclass(frozen=True)
 class Difference:
     """How much the success rate of one planner is above another's on the same goals, and the two-sided p-value of there
@@ -151,7 +126,7 @@ def difference(first: ArrayLike, second: ArrayLike) -> Difference | None:
         return Difference(mean, compare_paired(a[0] > 0.5, b[0] > 0.5).p_value)
     if apart.shape[1] == 1 or (spread := two_way_spread(apart)).variance == 0:  # no seed differs from another
         return Difference(mean, compare_paired(a[0] > 0.5, b[0] > 0.5).p_value)
-    return Difference(mean, student_p_value(mean / sqrt(spread.variance), spread.freedom))
+    return Difference(mean, 2 * float(stdtr(spread.freedom, -abs(mean) / sqrt(spread.variance))))
 
 
 @dataclass(frozen=True)

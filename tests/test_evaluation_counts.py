@@ -14,7 +14,7 @@ from forearm.evaluation import closed_loop, handling, timing
 from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
 from forearm.evaluation.controllers import SEEDS, Random, Zero, action_space
-from forearm.evaluation.energies import Box, Remembering, added, letting_go
+from forearm.evaluation.energies import Added, Box, LettingGo, Remembering
 from forearm.evaluation.foresight import AHEAD, Foreseen, execute, foresight
 from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead, make_goals
 from forearm.evaluation.planners import Gap, gap_table, measure_gap
@@ -254,6 +254,7 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
     monkeypatch.setattr(closed_loop, "time", SimpleNamespace(perf_counter=controller.clock))
     manifest = replace(goals, budget=5)
     (row,), found = run_entry(reach, manifest, "state", Entry("still", "floor", controller, [7], timed=False))
+    assert found is not None
     assert (row.seed, row.kind, row.episodes, row.evaluations) == (7, "floor", 3, 20)
     assert row.plan_ms_p50 == row.plan_ms_batched == pytest.approx(500 / 3)  # of a problem
     assert row.final_distance_cm == pytest.approx(100 * np.median(found.distance[:, -1]))
@@ -265,18 +266,19 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
 
     entry, before = Entry("still", "planner", controller, [7], alone=True), len(controller.asked)
     (row,), found = run_entry(reach, manifest, "state", entry)
+    assert found is not None
     assert row.plan_ms_p50 == row.plan_ms_mean == 500 and row.plan_ms_batched is None and row.plans == 9
     assert found.act_seconds == [0.75, 1.5, 2.25]
     assert len(controller.asked) - before == (2 + 3) * 3  # twice to warm up
 
     everywhere = Box(np.full(3, -9.0), np.full(3, 9.0))
     (row,), _ = run_entry(
-        reach, manifest, "state", Entry("zero", "floor", Zero(5), [0], timed=False), keep_out=everywhere
+        reach, manifest, "state", Entry("zero", "floor", Zero(reach.stay), [0], timed=False), keep_out=everywhere
     )
     assert row.violations == 15
-    assert Entry("zero", "floor", Zero(5), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
-    assert Entry("zero", "floor", Zero(5), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
-    assert Entry("zero", "floor", Zero(5), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
+    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
+    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
+    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
 
 
 def test_actions_may_lie_on_their_bounds(reach: ArmEnv, goals: GoalManifest) -> None:
@@ -313,9 +315,9 @@ def test_random_actions_are_held_and_each_problem_has_its_own(goals: GoalManifes
         for b in range(3):
             own = np.random.default_rng(2 * SEEDS + b).uniform(-1, 1, (draw + 1, 5))[draw]
             np.testing.assert_array_equal(actions[b, 0], own)
-    still = Zero(4)
+    still = Zero(np.array([0.0, 0.0, -1.0, 0.5]))
     still.begin(goals, {}, 0)
-    assert still.act({}, np.empty(0)).tolist() == [[[0.0] * 4]] * 3
+    assert still.act({}, np.empty(0)).tolist() == [[[0.0, 0.0, -1.0, 0.5]]] * 3
 
 
 def test_a_horizon_counts_model_steps() -> None:
@@ -409,7 +411,7 @@ def test_letting_go_is_charged_before_a_fall() -> None:
     def charged(*heights: list[float]) -> float:
         futures = torch.tensor(heights)[:, None, None, :, None].expand(-1, 1, 1, -1, 3)
         model: Any = SimpleNamespace(rollout=lambda z, actions: futures if len(heights) > 1 else futures[0])
-        return letting_go(model, lambda z: z, torch.ones(1, 3), 2, actions).item()
+        return LettingGo(model, lambda z: z, torch.ones(1, 3), 2)(actions).item()
 
     assert charged([1.0, 0.98, 0.98]) == pytest.approx((0.2 + 0.4) / 3)
     assert charged([1.0, 1.0, 0.9]) == pytest.approx((0.2 + 0.4 + 1.0) / 3)
@@ -428,8 +430,8 @@ def test_added_features_add_mean_squares() -> None:
 
     z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     total = first(z).square().mean(-1) + twice(z).square().mean(-1)
-    torch.testing.assert_close(added(first, twice)(z).square().mean(-1), total)
-    assert added(first, twice)(z).shape == (4, 5)
+    torch.testing.assert_close(Added((first, twice))(z).square().mean(-1), total)
+    assert Added((first, twice))(z).shape == (4, 5)
 
 
 def test_what_was_imagined_is_remembered_for_the_same_actions_alone() -> None:

@@ -19,7 +19,7 @@ import torch
 from conftest import TINY, run
 from forearm.cli import compose, main
 from forearm.commands.bench import load_goals
-from forearm.commands.common import load_checkpoints
+from forearm.commands.common import fits_world, load_checkpoints
 from forearm.commands.train import stages, tracked_columns
 from forearm.envs import GymnasiumWorld, identity, make, make_world, observation_shapes, register, registry
 from forearm.envs.identity import fingerprint, fingerprint_as_made, model_arrays, source_packages
@@ -495,7 +495,9 @@ def test_a_checkpoint_and_goals_of_another_model_are_told(
     assert "note:" not in capsys.readouterr().err
 
     other = made("push", weaker, pixels=False)
-    load_checkpoints(compose("bench", settings), torch.device("cpu"), other)
+    config = compose("bench", settings)
+    (loaded,) = load_checkpoints(config, torch.device("cpu"))
+    fits_world(config, str(checkpoint), loaded, other)
     told = capsys.readouterr().err
     assert told.startswith(f"note: checkpoint={checkpoint}: was trained in another world of this name (model ")
     for goals in (tmp_path / "goals.safetensors", state_run / "data"):
