@@ -469,7 +469,7 @@ def write_film(path: Path, env: World, episodes: Episodes, count: int, planner: 
     from ..evaluation.video import write_mp4
 
     shown = range(min(count, len(episodes.manifest)))
-    return drawn("film", lambda: write_mp4(path, film(env, episodes, shown, planner), env.metadata["render_fps"]))
+    return drawn("film", lambda: write_mp4(path, film(env, episodes, shown, planner), 1 / env.dt))
 
 
 def drawn(what: str, draw: Callable[[], Path]) -> Path | None:

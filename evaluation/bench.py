@@ -142,10 +142,17 @@ def _run_seed(
         phantoms=ahead.phantoms if ahead and grasping is not None else None,
         violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
         statuses=statuses,
+        backend=None if imagining is None else _ran(imagining),
         outcomes={"diverged": diverged, **clear_outcomes(env, episodes)},
         **entry.labels,
     )
     return row, episodes
+
+
+def _ran(imagining: Imagination) -> str:
+    """What ran its plans, and what should have."""
+    ran, asked = imagining.backend, imagining.planner.backend
+    return f"eager, not {asked}" if ran == "eager" and asked not in ("auto", "eager") else ran
 
 
 def warm_up(env: World, goals: GoalManifest, controller: Controller) -> None:

@@ -30,7 +30,7 @@ def film(
         for step in range(budget):
             env.load_state(episodes.states[problem, step + 1])
             distance = float(episodes.distance[problem, step])
-            frames = 1 if step < budget - 1 else 1 + env.metadata["render_fps"]
+            frames = 1 if step < budget - 1 else 1 + max(1, round(1 / env.dt))
             yield from [
                 page.compose(
                     FilmFrame(

@@ -37,8 +37,9 @@ class Row:
     counts episodes in which an object was dropped, `diverged` those that failed because their simulation diverged;
     `energy_held` is the median energy of plans made while the goal held, where all are searched; `plan_error_cm` and
     `phantoms` are as in `Foresight`; `clear_moderate` and `clear_strict` are fractions by the rules of
-    evaluation/clear.py. `statuses` counts the plans of each `Status`. `outcomes` has a list a name, such as `success`,
-    `reached` and `final_cm`, of one value a goal, in the manifest's order, so that rows can be paired afterwards.
+    evaluation/clear.py. `statuses` counts the plans of each `Status`; `backend` is what ran them. `outcomes` has a list
+    a name, such as `success`, `reached` and `final_cm`, of one value a goal, in the manifest's order, so that rows can
+    be paired afterwards.
     `error` says why a row that has no episodes could not be measured. A row pooled over planner seeds has `seed=None`
     and lists them in `seeds`; `pooled` are the rows it was made of. `model` tells models apart where there are several.
     """
@@ -77,6 +78,7 @@ class Row:
     clear_moderate: float | None = None
     clear_strict: float | None = None
     statuses: dict[str, int] | None = None
+    backend: str | None = None
     model: str | None = None
     note: str | None = None
     outcomes: dict[str, list[Any]] | None = None
@@ -109,8 +111,8 @@ class Row:
         (its median is kept), and `plan_ms` (P,) milliseconds of every plan made in those episodes.
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
-        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, model
-        and note; `outcomes` further lists of one value an episode, which are kept beside those above; the share of
+        plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, backend,
+        model and note; `outcomes` further lists of one value an episode, which are kept beside those above; the share of
         `clear_moderate` and `clear_strict` among them is a field too.
         Raises ValueError when there is no episode, or when shapes differ.
         """
@@ -328,10 +330,11 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             ("p99 ms", "misses", lambda row: _number(row.plan_ms_p99)),
             ("late", "misses", lambda row: "-" if row.misses is None else f"{row.misses} of {row.plans:,}"),
             ("steps in box", "violations", lambda row: _text(row.violations)),
+            ("run by", "backend", lambda row: row.backend or "-"),
             ("CLEAR moderate %", "clear_moderate", lambda row: _percent(row.clear_moderate)),
             ("CLEAR strict %", "clear_strict", lambda row: _percent(row.clear_strict)),
         )
-        if any(getattr(row, attribute) is not None for row in rows)
+        if {getattr(row, attribute) for row in rows} - {None, "eager"}
     }
     beside = beside_best(rows)
     if all(text in ("-", "best") for text in beside):

@@ -17,7 +17,7 @@ from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import Batch
 from forearm.evaluation.controllers import Imagination, PriorAlone, Random, action_space
 from forearm.evaluation.goals import GoalManifest, make_goals
-from forearm.evaluation.results import pool, read_results, remarks
+from forearm.evaluation.results import cells, pool, read_results, remarks
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
@@ -194,3 +194,15 @@ def test_settings_that_a_prior_cannot_act_by_are_refused(
 def test_what_is_not_timed_alone_has_its_share_of_the_batch(reach: ArmEnv, goals: GoalManifest) -> None:
     rows, _ = run_entry(reach, goals, "state", Entry("random", "floor", Random(5, 2), [0], timed=False))
     assert rows[0].plan_ms_p50 is not None
+
+
+def test_a_table_says_what_ran_the_plans_where_it_was_not_what_was_asked_for(
+    reach: ArmEnv, goals: GoalManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = planning(reach, model())
+    (row,), _ = run_entry(reach, goals, "state", Entry("cem", "planner", controller, [0], timed=False))
+    assert row.backend == "eager" and "run by" not in cells([row])[0]
+    monkeypatch.setattr(controller, "planner", replace(controller.planner, backend="inductor"))
+    (row,), _ = run_entry(reach, goals, "state", Entry("cem", "planner", controller, [0], timed=False))
+    header, line = cells([row])
+    assert line[header.index("run by")] == row.backend == "eager, not inductor"
