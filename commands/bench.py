@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..cli import as_dict, compose
 from ..errors import UserError
 from .common import (
+    TOO_LARGE,
     at_least,
     check_energy,
     check_energy_of,
@@ -26,6 +27,7 @@ from .common import (
     nothing_to_resume,
     run_folder,
     setup_device,
+    too_large,
     write_config,
 )
 
@@ -455,7 +457,8 @@ def measure(
     )
     print(f"report: {out / 'report.html'}")
     if failed := failures(rows):
-        raise UserError(f"{len(failed)} of {len(rows)} rows failed. " + "; ".join(failed))
+        advice = [too_large(config, *MEMORY)] if any(map(TOO_LARGE.search, failed)) else []
+        raise UserError(f"{len(failed)} of {len(rows)} rows failed. " + "; ".join([*failed, *advice]))
     return rows
 
 

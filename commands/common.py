@@ -95,15 +95,20 @@ TOO_LARGE = re.compile(
 @contextmanager
 def in_memory(config: DictConfig, *keys: str) -> Iterator[None]:
     """UserError, naming the `keys` that decide how much memory is needed, where there is not enough in the block."""
-    from omegaconf import OmegaConf
-
     try:
         yield
     except (MemoryError, RuntimeError, ValueError, OverflowError) as error:
         if isinstance(error, UserError) or not (isinstance(error, MemoryError) or TOO_LARGE.search(str(error))):
             raise
-        told = ", ".join(f"{key}={OmegaConf.select(config, key)}" for key in keys)
-        raise UserError(f"{told}: takes more memory than there is; lower {' or '.join(keys)}") from error
+        raise UserError(too_large(config, *keys)) from error
+
+
+def too_large(config: DictConfig, *keys: str) -> str:
+    """That there is not enough memory for what these keys say."""
+    from omegaconf import OmegaConf
+
+    told = ", ".join(f"{key}={OmegaConf.select(config, key)}" for key in keys)
+    return f"{told}: takes more memory than there is; lower {' or '.join(keys)}"
 
 
 def setup_device(config: DictConfig) -> torch.device:

@@ -29,22 +29,18 @@ def require_folder(folder: Path, advice: str = "") -> None:
 
 def what_else(folder: Path) -> str | None:
     """What a folder is that is no recording of Forearm's, in words; None where it may be one."""
-    files = [path.name for path in contents(folder)]
-    if not files:
-        return "is empty"
-    if RECORDING in files or episode_name(0) in files:
+    if (folder / RECORDING).exists() or (folder / episode_name(0)).exists():
         return None
-    kind = _kind(folder)
+    if not (kind := _kind(folder)) and not contents(folder):
+        return "is empty"
     return "is no recording of Forearm's" + (f" but {kind}" if kind else "")
 
 
 def _kind(folder: Path) -> str | None:
     try:
-        version = json.loads((folder / "meta" / "info.json").read_bytes())["codebase_version"]
+        return f"a LeRobot set ({json.loads((folder / 'meta' / 'info.json').read_bytes())['codebase_version']})"
     except (OSError, ValueError, KeyError, TypeError):
-        version = None
-    if version is not None:
-        return f"a LeRobot set ({version})"
+        pass
     for mark, kind in _MARKS.items():
         if (folder / mark).exists():
             return kind

@@ -112,8 +112,8 @@ class Row:
 
         `labels` are further fields of the row: kind, energy, samples, iterations, horizon, plan_ms_mean,
         plan_ms_batched, diverged, misses, violations, by_task, energy_held, plan_error_cm, phantoms, statuses, backend,
-        model and note; `outcomes` further lists of one value an episode, which are kept beside those above; the share of
-        `clear_moderate` and `clear_strict` among them is a field too.
+        model and note; `outcomes` further lists of one value an episode, which are kept beside those above; the share
+        of `clear_moderate` and `clear_strict` among them is a field too.
         Raises ValueError when there is no episode, or when shapes differ.
         """
         held, seen = np.asarray(success, dtype=bool), np.asarray(reached, dtype=bool)

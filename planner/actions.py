@@ -102,8 +102,7 @@ class ActionSpace:
         for action in actions.unbind(-2):
             last = torch.clamp(action, last - self.slew, last + self.slew)
             limited.append(last)
-        # Rounding in last + slew may leave the bounds by a bit in the last place.
-        return torch.stack(limited, dim=-2).clamp(self.low, self.high)
+        return torch.stack(limited, dim=-2)  # between two actions inside the bounds, rounding included
 
     def fit(self, actions: Tensor) -> Tensor:
         """Knots (…, P, A) in [-1, 1] whose spline is nearest to actions (…, T, A), by least squares."""

@@ -372,7 +372,8 @@ class Planner(ABC):
         Mirrored samples halve the noise in the mean (antithetic variates; Hammersley & Morton 1956).
         """
         noise = torch.stack((half, -half), dim=3).flatten(2, 3)
-        return torch.cat((torch.zeros_like(noise[:, :, :1]), noise), dim=2)[:, :, : self.samples]
+        still = noise.new_zeros((*noise.shape[:2], 1, *noise.shape[3:]))  # of one sample there is no noise at all
+        return torch.cat((still, noise), dim=2)[:, :, : self.samples]
 
     def finished(self, clock: Callable[[], float]) -> float:
         """The time when the device has done all it was given; waits for that."""

@@ -384,7 +384,7 @@ def test_check_names_every_file_and_why(copy: Path, kind: str) -> None:
 
 
 def test_check_of_nothing(tmp_path: Path) -> None:
-    assert check(tmp_path).lines()[1] == "  manifest.json: missing"
+    assert check(tmp_path).lines()[1] == "  manifest.json: missing: is empty"
     for use in (check, Dataset.open):
         with pytest.raises(DataError, match="no such folder"):
             use(tmp_path / "nowhere")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from forearm.envs import ArmEnv, make
+from forearm.episodes.facts import WorldFacts
+from forearm.episodes.store import Column
 from forearm.evaluation import closed_loop, handling, timing
 from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
@@ -79,7 +81,7 @@ def test_a_start_that_waiting_solves_is_no_problem(
     world = Waiting(reach, monkeypatch, solved_after, 0.99 * reach.tolerance)
     with pytest.raises(GoalError, match=r"env=reach: 100 draws gave 0 goals .* asked for are 1"):
         make_goals(reach, 1, seed=0)
-    assert all(np.array_equal(action, np.zeros(5)) for action in world.done)
+    assert all(np.array_equal(action, reach.stay) for action in world.done)
 
 
 def test_a_start_that_is_solved_after_the_episode_or_not_quite_is_a_problem(
@@ -118,7 +120,9 @@ class Recording:
                 states[-1].append(env.save_state())
         self.states = np.array(states)
         self.folder = Path("recorded")
-        self.manifest = SimpleNamespace(request=SimpleNamespace(env=env.name, length=4))
+        sizes = {"sim": Column("float64", (5, self.states.shape[-1]))}
+        request = SimpleNamespace(env=env.name, length=4)
+        self.manifest = SimpleNamespace(request=request, world=WorldFacts(), columns=sizes)
 
     def load(self, part: str, names: list[str]) -> dict[str, np.ndarray]:
         assert (part, names) == ("val", ["sim"])

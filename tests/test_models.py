@@ -181,7 +181,7 @@ def test_observation_and_goal_are_encoded_once_a_plan(
         batches.append(len(observation["state"]))
         return encode(observation)
 
-    monkeypatch.setattr(model, "encode", counted)
+    monkeypatch.setattr(controller.model, "encode", counted)
     controller.begin(manifest, observe_goals(env, manifest), seed=0)
     assert batches == [2]
     for plans in (1, 2, 3):

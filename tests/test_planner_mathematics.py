@@ -192,6 +192,13 @@ def test_cem_refits_to_two_elites_worked_out_by_hand() -> None:
     assert after.std.item() == pytest.approx(math.sqrt(variance))
 
 
+def test_one_sample_is_the_mean_in_every_iteration() -> None:
+    seen, candidates = watched(square(0.5))
+    planner = make_planner("shooting", LINE, samples=1, iterations=3)
+    assert planner.plan(seen, planner.init(2)).stats.evaluations == 3
+    assert all((actions == 0).all() and actions.shape == (2, 1, 1, 1) for actions in candidates)
+
+
 def test_shooting_moves_towards_the_best() -> None:
     planner = RandomShooting(space=LINE, samples=3, momentum=0.25)
     state = replace(planner.init(1), mean=torch.full((1, 1, 1), 0.1))

