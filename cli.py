@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .console import enduring_output, terminable
+from .console import Interrupts, enduring_output, terminable
 from .errors import UserError
 from .version import __version__
 
@@ -253,7 +253,9 @@ def _begun(typed: Mapping[str, str], root: DictConfig) -> dict[str, Any]:
 
     folder = Path(_path(typed["out"])) if typed.get("out", "null") != "null" else latest()
     path = folder / "config.yaml"
-    begun = flat(as_dict(OmegaConf.load(path))) if path.is_file() else {}
+    if not path.is_file():
+        raise UserError(f"resume=true: there is no training in {folder}; give its folder as out=…")
+    begun = flat(as_dict(OmegaConf.load(path)))
     for key, text in typed.items():
         name = begun.get(f"{key}.name", text)
         if name != text:
@@ -269,7 +271,11 @@ def _registered(group: str, name: str, config: DictConfig, defaults: DictConfig)
     if group == "env":
         from .envs.registry import parameters
 
-        config.env.name = name
+        for each in (config, defaults):
+            each.env.name = name
+            if "planners" in each:  # which searches Forearm's own simulation
+                planners: Any = OmegaConf.to_container(each.planners)
+                each.planners = [planner for planner in planners if planner != "oracle"]
         for key, default in parameters(name).items():  # those that are not set stay the world's own
             OmegaConf.update(defaults, f"env.{key}", default, force_add=True)
     else:
@@ -432,11 +438,12 @@ def _wanted(default: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and gives its exit code: 0, 2 for what the user can mend, 130 after Ctrl-C or SIGTERM."""
-    with enduring_output(), terminable():
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    interrupts = Interrupts()
+    with enduring_output(), interrupts.watched(), terminable():
+        return _main(list(sys.argv[1:] if arguments is None else arguments), interrupts)
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], interrupts: Interrupts) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -448,7 +455,7 @@ def _main(arguments: list[str]) -> int:
         name, rest = f"{name} {rest[0]}", rest[1:]
     try:
         if name not in COMMANDS:
-            near = get_close_matches(name, COMMANDS, 1)
+            near = get_close_matches(" ".join(arguments[:2]), COMMANDS, 1) or get_close_matches(name, COMMANDS, 1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
             raise UserError(f"unknown command '{name}'{hint} Commands: {', '.join(COMMANDS)}")
         command = COMMANDS[name]
@@ -462,19 +469,26 @@ def _main(arguments: list[str]) -> int:
         with outdated_named():
             return command.load()(compose(command.config, rest)) or 0
     except KeyboardInterrupt as interrupt:
-        how = str(interrupt) or "run the same command again"
-        print(f"\n{PROG}: stopped; to go on, {how}", file=sys.stderr)
-        return 130
+        return _stopped(str(interrupt))
     except UserError as error:
         print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Exception:
+        if not interrupts.came:
+            raise
+        return _stopped()
+
+
+def _stopped(how: str = "") -> int:
+    print(f"\n{PROG}: stopped; {how or 'to go on, run the same command again'}", file=sys.stderr)
+    return 130
 
 
 def _folders(words: Sequence[str]) -> list[str]:
     """`A B` as data=["A","B"]; words of the form key=value stay."""
-    paths = [word for word in words if "=" not in word]
+    paths = [word for word in words if "=" not in word or Path(word).exists()]
     quoted = [f"'{path}'" if '"' in path else f'"{path}"' for path in paths]
-    return [*([f"data=[{','.join(quoted)}]"] if paths else []), *(word for word in words if "=" in word)]
+    return [*([f"data=[{','.join(quoted)}]"] if paths else []), *(word for word in words if word not in paths)]
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -55,6 +55,31 @@ def enduring_output() -> Iterator[None]:
         yield
 
 
+class Interrupts:
+    """Whether Ctrl-C was pressed: a library that it meets at a bad moment may raise something else."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Takes note of Ctrl-C in the block, and lets it interrupt as ever. What a host program says of it stays."""
+        own = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        if own or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: Any) -> None:
+            self.came = True
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM, by which schedulers announce that they will kill, does in the block what Ctrl-C does there."""

@@ -21,7 +21,7 @@ from .errors import UserError
 LOCK, LOCK_FILE = ".forearm.lock", ".forearm.lockfile"
 SYSTEM = {"lost+found", "Thumbs.db", "desktop.ini"}
 """What file managers and file systems leave in a folder, beside hidden files."""
-UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE}
 """Errors that are the disk's, whichever file met them."""
 SOFT_SECONDS = 3.0  # to find out that whoever left a lock file is gone
@@ -44,8 +44,8 @@ def check_free(folder: Path) -> None:
     """
     with _writable(folder, "choose another folder"):
         if folder.exists() and (not folder.is_dir() or contents(folder)):
-            kind = "is in use" if folder.is_dir() else "is a file"
-            raise FolderError(f"out={folder}: {kind} and nothing is overwritten; choose another folder")
+            kind = "holds something already" if folder.is_dir() else "is a file"
+            raise FolderError(f"out={folder}: {kind}, and nothing is overwritten; choose another folder")
 
 
 @contextmanager

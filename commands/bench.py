@@ -223,7 +223,14 @@ def make_entries(
         bounds = [([-1.0] * size, [1.0] * size, chunk)]
     chunk = bounds[0][-1]
     planned = [make_planners(config, *each) for each in bounds]
-    models = list(zip(checkpoints, model_labels(checkpoints), planned[: len(checkpoints)], strict=True))
+    models = list(
+        zip(
+            checkpoints,
+            model_labels(checkpoints, list(config.get("checkpoint", []))),
+            planned[: len(checkpoints)],
+            strict=True,
+        )
+    )
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
@@ -273,8 +280,9 @@ def learned_entries(
             yield Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels | labels)
 
 
-def model_labels(checkpoints: Sequence[Checkpoint]) -> list[dict[str, str]]:
-    """What tells several checkpoints apart in a table: training seeds, environments learned from, or else weights."""
+def model_labels(checkpoints: Sequence[Checkpoint], named: Sequence[str]) -> list[dict[str, str]]:
+    """What tells several checkpoints apart in a table: training seeds, environments learned from, or else how they were
+    `named`."""
     from ..evaluation.results import TRAINING_SEED
 
     if len(checkpoints) < 2:
@@ -282,7 +290,7 @@ def model_labels(checkpoints: Sequence[Checkpoint]) -> list[dict[str, str]]:
     choices = (
         [f"{TRAINING_SEED}{checkpoint.about.get('seed')}" for checkpoint in checkpoints],
         [f"of {checkpoint.env}" for checkpoint in checkpoints],
-        [checkpoint.sha256[:8] for checkpoint in checkpoints],
+        list(named),
     )
     names = next((names for names in choices if len(set(names)) == len(names)), choices[-1])
     return [{"model": name} for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -55,7 +56,7 @@ def run_folder(config: DictConfig, command: str, name: str, go_on: str = "choose
     Nothing there is ever overwritten. `go_on` says what to do after a write has failed.
 
     Raises:
-        FolderError: if `out` is in use, or cannot be written to.
+        FolderError: if `out` holds something, is written to, or cannot be.
     """
     if config.out:
         out = Path(config.out)
@@ -75,7 +76,8 @@ def nothing_to_resume(config: DictConfig) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("run the same command with another out=…" if config.out else "") from None
+        again = "run the same command with another out=…" if config.out else "run the same command again"
+        raise KeyboardInterrupt(f"to start again, {again}") from None
 
 
 def write_config(config: DictConfig, out: Path) -> None:
@@ -138,18 +140,15 @@ def load_checkpoints(config: DictConfig, device: torch.device) -> list[Checkpoin
 def load_checkpoint(config: DictConfig, named: str | None, device: torch.device) -> Checkpoint:
     """The checkpoint whose folder, or name among those shipped, is given, or else the one shipped for `env` and `obs`;
     made sure to be for these. `fits_world` asks about the world that they make."""
-    from .. import models
-    from ..models.checkpoint import CONFIG, Checkpoint, shipped_name
+    from ..models.checkpoint import Checkpoint, shipped_name
 
     env, obs = config.env.name, check_obs(config.obs)
-    shipped = Path(str(files(models))) / "pretrained"
     if named:
-        known = not Path(named).exists() and (shipped / named / CONFIG).is_file()
-        folder = shipped / named if known else checkpoint_folder(named)
+        folder = checkpoint_folder(named)
     else:
-        folder = shipped / shipped_name(env, obs)
+        folder = shipped() / shipped_name(env, obs)
         if not folder.is_dir():
-            there = ", ".join(sorted(path.parent.name for path in shipped.glob("*/config.json")))
+            there = ", ".join(sorted(path.parent.name for path in shipped().glob("*/config.json")))
             raise UserError(
                 f"checkpoint=null: none is shipped for env={env} obs={obs} (shipped: {there or 'none'}); "
                 f"train one and give its folder as checkpoint=…"
@@ -164,14 +163,22 @@ def load_checkpoint(config: DictConfig, named: str | None, device: torch.device)
     return checkpoint
 
 
+def shipped() -> Path:
+    """Where the checkpoints lie that come with Forearm, each in a folder of its name."""
+    from .. import models
+
+    return Path(str(files(models))) / "pretrained"
+
+
 def checkpoint_folder(named: str) -> Path:
-    """The checkpoint's folder, where it or that of the run which wrote it is named."""
+    """The checkpoint's folder, where it, that of the run which wrote it, or one that is shipped is named."""
     from ..models.checkpoint import CONFIG
     from ..training.loop import CHECKPOINT
 
     run = Path(named)
     inside = (run / CHECKPOINT, run / "train" / CHECKPOINT)  # of a training, of a quickstart
-    return next((folder for folder in (run, *inside) if (folder / CONFIG).is_file()), run)
+    known = (run, *inside) if run.exists() else (shipped() / named,)
+    return next((folder for folder in known if (folder / CONFIG).is_file()), run)
 
 
 def take_parameters(config: DictConfig, recorded: Mapping[str, Any]) -> None:
@@ -259,14 +266,17 @@ def _check_briefly(env: World) -> None:
         print(f"warning: {doubt.message}", file=sys.stderr)
 
 
-def told_next(env: str, words: str) -> str:
-    """What to do next, as a line: Forearm with these words, by itself or, where it does not know the environment, in
-    the program that does."""
+def told_next(env: str, *words: str) -> str:
+    """What to do next, as a line that can be pasted: Forearm with these words, by itself or, where it does not know the
+    environment, in the program that does."""
     from ..envs import OWN, is_offered
 
     if env in OWN or is_offered(env):
-        return f"next: forearm {words}"
-    return f"next, in the program that registers env={env}: forearm.cli.main({words.split()})"
+        return f"next: forearm {shlex.join(words)}"
+    program = sys.argv[0]
+    if program.endswith(".py"):
+        return f"next: python {shlex.join([program, *words])}"
+    return f"next, in the program that registers env={env}: forearm.cli.main({list(words)})"
 
 
 def check_transformer(key: str, width: int) -> None:

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
 
 def run(config: DictConfig) -> int:
-    from ..episodes import check
+    from ..episodes import DataError, check
 
     if not config.data:
         raise UserError("data: give the folder to check: forearm data check PATH …")
-    ok = True
+    ok, absent = True, []
     for folder in config.data:
-        report = check(Path(folder), progress=True)
+        try:
+            report = check(Path(folder), progress=True)
+        except DataError as error:  # the others are checked all the same
+            absent.append(str(error))
+            continue
         print("\n".join(report.lines()))
         ok &= report.ok
+    if absent:
+        raise UserError("; ".join(absent))
     return 0 if ok else 2

@@ -76,7 +76,7 @@ def _go(config: DictConfig, env: World, device: torch.device, out: Path) -> None
         command = command_line("quickstart", config)
         bench.measure(config, env, manifest, [checkpoint], entries, out / "bench", command, spent)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"forearm quickstart … out={out}") from None
+        raise KeyboardInterrupt(f"to go on, {command_line('quickstart', config)} out={out}") from None
     print(f"done in {(time.perf_counter() - clock[0]) / 60:.1f} minutes: {out}")
 
 

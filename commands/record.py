@@ -50,7 +50,7 @@ def run(config: DictConfig) -> None:
     )
     manifest = record(request, out, workers=config.workers, progress=True, **acts)
     print(f"{manifest.episodes} episodes, {manifest.frames} frames in {out}")
-    print(told_next(config.env.name, f"train data={out} obs={config.obs}"))
+    print(told_next(config.env.name, "train", f"data={out}", f"obs={config.obs}"))
 
 
 @dataclass(frozen=True)

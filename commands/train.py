@@ -57,10 +57,11 @@ def run(config: DictConfig) -> None:
     name = f"{ENVS.join(data.envs)}-{config.obs}"
     go_on = "make room, and resume=true goes on with it"
     where = owned(Path(config.out), go_on) if config.resume else run_folder(config, "train", name, go_on)
-    with where as out, in_memory(config, "batch", "horizon"):
+    with where as out, in_memory(config, "batch", "horizon", "model.features", "model.predictor_width"):
         checkpoint = train(config, data, out, device, config.resume)
     print(f"checkpoint: {checkpoint}")
-    print(told_next(data.envs[0], f"bench env={data.envs[0]} obs={config.obs} checkpoint={checkpoint}"))
+    env = data.envs[0]
+    print(told_next(env, "bench", f"env={env}", f"obs={config.obs}", f"checkpoint={checkpoint}"))
 
 
 def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
@@ -163,7 +164,7 @@ def _train_world(
                 print(f"step {trainer.step}: {validation.words}")
             if pressed():
                 trainer.save()
-                raise KeyboardInterrupt(f"forearm train resume=true out={out} (saved at step {trainer.step})")
+                raise KeyboardInterrupt(f"to go on, forearm train resume=true out={out} (saved at step {trainer.step})")
     loss_curves(read_log(out), out / "loss.png")
 
 
@@ -361,7 +362,7 @@ def learn_on_top(
             checkpoint = replace(checkpoint, about=about, **added)
             checkpoint.save(folder)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"forearm train resume=true out={folder.parent}") from None
+        raise KeyboardInterrupt(f"to go on, forearm train resume=true out={folder.parent}") from None
 
 
 @contextmanager

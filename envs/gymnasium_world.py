@@ -82,6 +82,12 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         make_camera: Callable[[mujoco.MjModel, str | int, int], Renders] = Camera,
         drop_wrappers: bool = False,
     ) -> None:
+        if not isinstance(budget, int) or budget < 1 or not tolerance > 0:
+            raise UserError(
+                f"env={name}: budget={budget} must be a whole number of steps, tolerance={tolerance} positive"
+            )
+        if not (proprio is None or isinstance(proprio, slice)):
+            raise UserError(f"env={name}: proprio={proprio} must be a slice, such as slice(0, 7)")
         self.name, self.tolerance, self.budget = name, tolerance, budget
         self.config: dict[str, Any] = {"pixels": pixels, "size": size}
         self.policies = {"play": RandomPolicy, "random": RandomPolicy, **(policies or {})}

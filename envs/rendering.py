@@ -91,7 +91,9 @@ def _no_rendering(reason: str) -> RenderingError:
             return RenderingError(NO_BACKEND.format(backend=backend, backends=", ".join(known)))
         reason = f"its library cannot be loaded, {reason}"
     elif backend in ("disable", "disabled", "off", "false", "0"):
-        reason = "rendering is switched off"
+        return RenderingError(
+            f"rendering is switched off (MUJOCO_GL={backend}); unset it, or leave pixels out: obs=state"
+        )
     return RenderingError(NO_GL.format(backend=backend, reason=reason))
 
 

@@ -32,11 +32,18 @@ class Report:
     def ok(self) -> bool:
         return not self.problems
 
+    @property
+    def mendable(self) -> bool:
+        """Whether it is a recording of Forearm's with problems."""
+        return not self.ok and (self.folder / RECORDING).is_file()
+
     def lines(self) -> list[str]:
         """A summary line, then a line a problem."""
         verdict = "all whole" if self.ok else f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
         summary = f"{self.folder}: {self.episodes:,} episodes, {self.bytes / 1e6:,.1f} MB: {verdict}"
-        return [summary, *(f"  {problem.file}: {problem.what}" for problem in self.problems)]
+        mend = "  to mend: the same `forearm record` command again records what is missing or damaged"
+        lines = [f"  {problem.file}: {problem.what}" for problem in self.problems]
+        return [summary, *lines, *([mend] if self.mendable else [])]
 
 
 def check(folder: Path, progress: bool = False) -> Report:
@@ -51,8 +58,13 @@ def check(folder: Path, progress: bool = False) -> Report:
     problems += _strays(folder, {MANIFEST, RECORDING, *expected})
 
     whole: list[tuple[Path, Header]] = []
+    missing = [name for name in expected if not (folder / name).exists()]
+    if missing:
+        problems.append(Problem(missing[0], "missing" + f", and {len(missing) - 1:,} more" * (len(missing) > 1)))
     for index, name in enumerate(expected):
         path = folder / name
+        if not path.exists():
+            continue
         try:
             header = read_header(path)
         except DataError as error:
@@ -87,7 +99,9 @@ def _described(folder: Path, problems: list[Problem]) -> Manifest | RecordReques
     try:
         request = read_recording(folder).request
     except DataError:
-        problems.append(Problem(MANIFEST, what if (other := what_else(folder)) is None else f"{what}: {other}"))
+        problems.append(
+            Problem(MANIFEST, what if (other := what_else(folder)) is None else f"{what}; the folder {other}")
+        )
         return None
     if what == "missing":
         what = "missing: the recording is not finished; the same `forearm record` command goes on with it"

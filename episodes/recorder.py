@@ -26,6 +26,7 @@ from .store import (
     Header,
     Origin,
     checksum,
+    content_problems,
     episode_name,
     leftovers,
     read_columns,
@@ -196,7 +197,10 @@ def _recorded(folder: Path, request: RecordRequest, index: int) -> Header | None
         return None  # missing or broken: recording it again gives what should have been there
     if problems := request.problems(index, header):
         raise DataError(f"{path}: {problems[0]}; nothing was overwritten. Move it away to go on")
-    return header
+    try:
+        return None if any(content_problems(read_columns(path, header.columns), header.checksum)) else header
+    except DataError:
+        return None
 
 
 def _has_manifest(folder: Path) -> bool:

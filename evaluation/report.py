@@ -212,7 +212,9 @@ def _diagnosis(row: Row, others: Sequence[Row], tolerance_cm: float | None) -> l
             f"Episodes end {row.final_distance_cm:.1f} cm from the goal, and {still.final_distance_cm:.1f} cm where "
             "nothing is done: plans "
         )
-        if row.final_distance_cm > 0.8 * still.final_distance_cm:
+        if row.final_distance_cm > 1.2 * still.final_distance_cm:
+            lines.append(f"{ends}lead away from the goal: what is imagined does not come true.")
+        elif row.final_distance_cm > 0.8 * still.final_distance_cm:
             least = f", {tolerance_cm:g} cm" if tolerance_cm else ""
             lines.append(
                 f"{ends}hardly move what should move. Does the model see it? Training tells how exactly (“sees the "

@@ -318,6 +318,11 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
     ]
     if len(_groups(rows, (*PLANNED, "model"))) < len(rows):
         varying.append("seed")
+    budgets = [f"{row.samples}x{row.iterations}" if row.samples and row.iterations else "-" for row in rows]
+    if all(
+        len({b for b, other in zip(budgets, rows, strict=True) if other.planner == row.planner}) == 1 for row in rows
+    ):
+        budgets = []
     extra = {
         name: text
         for name, attribute, text in (
@@ -339,11 +344,21 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
     beside = beside_best(rows)
     if all(text in ("-", "best") for text in beside):
         beside = []
-    header = [*varying, "planner", "success % [95 %]", "reached %", "plan ms p50 / p95", "evaluations", "episodes"]
+    header = [
+        *varying,
+        *["budget"] * bool(budgets),
+        "planner",
+        "success % [95 %]",
+        "reached %",
+        "plan ms p50 / p95",
+        "evaluations",
+        "episodes",
+    ]
     header += ["beside the best"] * bool(beside)
     body = [
         [
             *(_text(getattr(row, name)) for name in varying),
+            *budgets[index : index + 1],
             row.planner if row.kind == "planner" else f"{row.planner} ({row.kind})",
             "failed" if row.error is not None else f"{percent(row.success)} {interval(row)}",
             "-" if row.error is not None else percent(row.reached),

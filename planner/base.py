@@ -176,14 +176,17 @@ class Planner(ABC):
     def __post_init__(self) -> None:
         if self.samples < self.fewest or self.iterations < 1 or self.sigma <= 0:
             raise ValueError(
-                f"samples={self.samples} must be at least {self.fewest}, iterations={self.iterations} at least 1, "
-                f"sigma={self.sigma} positive"
+                f"samples={self.samples}: must be at least {self.fewest}"
+                if self.samples < self.fewest
+                else f"iterations={self.iterations}: must be at least 1"
+                if self.iterations < 1
+                else f"sigma={self.sigma}: must be positive"
             )
         if not self.enough < math.inf:
             raise ValueError(f"enough={self.enough}: must be below inf; -inf searches always")
         for key, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):
             if getattr(self, key) not in choices:
-                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(choices)}")
+                raise ValueError(f"{key}={getattr(self, key)} is unknown; choose one of: {', '.join(choices)}")
 
     @abstractmethod
     def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:
@@ -213,7 +216,7 @@ class Planner(ABC):
         Raises:
             ValueError: for no problem, or another number of seeds.
         """
-        if batch < 1:
+        if isinstance(batch, bool) or not hasattr(batch, "__index__") or batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1 problem")
         if isinstance(seeds, Iterable) and getattr(seeds, "ndim", 1):  # one integer of NumPy or torch has no dimension
             numbers = tuple(index(seed) for seed in seeds)

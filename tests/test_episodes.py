@@ -27,7 +27,7 @@ from forearm.episodes import (
     record,
     windows,
 )
-from forearm.episodes.store import leftovers, read_header, write_episode
+from forearm.episodes.store import episode_name, leftovers, read_header, write_episode
 from forearm.folders import FolderError
 from safetensors.numpy import load, save
 
@@ -282,12 +282,23 @@ def test_sigkill_at_any_instant_then_resume(tmp_path: Path, unbroken: dict[str, 
     assert not (folder / "manifest.json").exists()
     with pytest.raises(DataError, match="the recording is not complete"):
         Dataset.open(folder)
-    assert {problem.what.split(":")[0].split(" by")[0] for problem in check(folder).problems} <= {
+    assert {re.split("[:,]| by", problem.what)[0] for problem in check(folder).problems} <= {
         "missing",
         "left over",
     }
     toy_record(SLOW, folder)
     assert content(folder) == unbroken
+
+
+def test_what_was_damaged_is_recorded_again(copy: Path, recorded: Path) -> None:
+    damaged = copy / episode_name(1)
+    flipped = bytearray(damaged.read_bytes())
+    flipped[-3] ^= 0x40
+    damaged.write_bytes(flipped)
+    (copy / episode_name(2)).unlink()
+    assert "the same `forearm record` command again" in check(copy).lines()[-1]
+    toy_record(REQUEST, copy)
+    assert check(copy).ok and content(copy) == content(recorded)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -384,7 +395,7 @@ def test_check_names_every_file_and_why(copy: Path, kind: str) -> None:
 
 
 def test_check_of_nothing(tmp_path: Path) -> None:
-    assert check(tmp_path).lines()[1] == "  manifest.json: missing: is empty"
+    assert check(tmp_path).lines()[1] == "  manifest.json: missing; the folder is empty"
     for use in (check, Dataset.open):
         with pytest.raises(DataError, match="no such folder"):
             use(tmp_path / "nowhere")

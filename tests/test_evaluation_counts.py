@@ -302,6 +302,19 @@ def test_tips_are_those_after_each_step(reach: ArmEnv, goals: GoalManifest) -> N
         np.testing.assert_array_equal(where[b, t], reach.tip)
 
 
+def test_budgets_of_one_planner_are_told_apart() -> None:
+    def row(planner: str, samples: int | None) -> Row:
+        iterations = None if samples is None else 2
+        labels = {"samples": samples, "iterations": iterations}
+        return Row.from_episodes(
+            env="push", obs="state", planner=planner, seed=0, success=[True], reached=[True], **labels
+        )
+
+    header, *lines = cells([row("cem", 32), row("cem", 64), row("random", None)])
+    assert [line[header.index("budget")] for line in lines] == ["32x2", "64x2", "-"]
+    assert "budget" not in cells([row("cem", 32), row("icem", 64)])[0]
+
+
 def test_success_of_each_task(goals: GoalManifest) -> None:
     found = episodes(replace(goals, tolerance=0.5, hold=1), [[0.25], [1.0], [0.25]], [0], [])
     assert success_by_task(replace(goals, labels=("a", "b", "a")), found) == {"a": 1.0, "b": 0.0}

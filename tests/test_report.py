@@ -53,6 +53,9 @@ def test_what_never_succeeds_is_diagnosed(tmp_path: Path) -> None:
     assert "25.0 % of the plans imagine a lift that does not happen" in blind
     assert "the best of 640 candidates" in blind and "look at what holds it" not in blind
 
+    away = page(tmp_path, row("zero", 0, "floor"), row("cem", 0, cm=12.5))
+    assert "12.5 cm from the goal, and 10.0 cm where nothing is done: plans lead away from the goal" in away
+
     near = row("cem", 0, cm=3.0, reached=5, plan_error_cm=0.5, misses=2, plan_ms=[1.0] * 100)
     lost = page(tmp_path, row("zero", 0, "floor"), near, row("oracle", 16, "ceiling"))
     assert "The goals can be reached: oracle succeeds in 80.0 %" in lost

@@ -233,6 +233,9 @@ def test_every_folder_is_checked(state_run: Path, tmp_path: Path, capsys: pytest
     assert main(["data", "check", str(broken), good]) == 2
     text = capsys.readouterr().out
     assert f"{good}: 6 episodes" in text and "episode-000002.safetensors: truncated" in text
+    assert main(["data", "check", str(tmp_path / "nowhere"), str(broken)]) == 2
+    told = capsys.readouterr()
+    assert "episode-000002.safetensors: truncated" in told.out and "nowhere: no such folder" in told.err
     assert main(["data", "check", good, good]) == 0
 
 

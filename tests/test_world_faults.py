@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from forearm.cli import main
+from forearm.commands.common import told_next
 from forearm.envs import (
     TASKS,
     ArmEnv,
@@ -430,15 +432,16 @@ def test_goals_at_their_starts_are_told() -> None:
 
 
 def test_the_command_line_passes_on_what_is_doubtful(
-    named: Callable[..., None], here: Path, capsys: pytest.CaptureFixture[str]
+    named: Callable[..., None], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["my world.py"])
     named("target", ReacherEnv, points=lambda data: data.body("target").xpos[None])
     assert main(["record", "env=target", "obs=state", "episodes=2", "length=3", "workers=1", "out=d"]) == 0
     told = capsys.readouterr()
     assert "warning: env=target: in 3 x 20 steps policy play moves the tracked points by 0 m" in told.err
-    assert (
-        "next, in the program that registers env=target: forearm.cli.main(['train', 'data=d', 'obs=state'])" in told.out
-    )
+    assert "next: python 'my world.py' train data=d obs=state" in told.out
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    assert told_next("target", "train", "data=a b").endswith("env=target: forearm.cli.main(['train', 'data=a b'])")
 
 
 # Shapes
