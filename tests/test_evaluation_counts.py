@@ -305,7 +305,7 @@ def test_tips_are_those_after_each_step(reach: ArmEnv, goals: GoalManifest) -> N
 def test_budgets_of_one_planner_are_told_apart() -> None:
     def row(planner: str, samples: int | None) -> Row:
         iterations = None if samples is None else 2
-        labels = {"samples": samples, "iterations": iterations}
+        labels: dict[str, Any] = {"samples": samples, "iterations": iterations}
         return Row.from_episodes(
             env="push", obs="state", planner=planner, seed=0, success=[True], reached=[True], **labels
         )
