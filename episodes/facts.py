@@ -86,7 +86,7 @@ class WorldFacts:
     def seen_from(self, now: WorldFacts) -> str:
         """Whether this world is the one that `now` tells of, in words."""
         if self.model is None:
-            return "a world that is not told"
+            return "a world that was not recorded, as Forearm 0.1 did not"
         if same := self.same_model(now):
             return "this world"
         kind = "a world that cannot be compared" if same is None else "another world of this name"

@@ -130,7 +130,7 @@ def test_models_of_two_compilers_are_not_compared() -> None:
     other = replace(one, model="b" * 64, compiler="mujoco 4.0.0 arm64")
     assert one.same_model(other) is None and not one.differences(other)
     assert "cannot be compared (model aaaaaaaaaaaa then and bbbbbbbbbbbb now, compiler" in one.seen_from(other)
-    assert one.seen_from(one) == "this world" and WorldFacts().seen_from(one) == "a world that is not told"
+    assert one.seen_from(one) == "this world" and "not recorded" in WorldFacts().seen_from(one)
     assert one.differences(replace(one, model="c" * 64, tracked=(0, 6))) == {
         "model": ("a" * 12, "c" * 12),
         "tracked": ((0, 3), (0, 6)),
