@@ -102,7 +102,7 @@ def test_another_world_model_is_refused(
     on_world: Path, staged: Path, state_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(state_run / "data", on_world, *ON_WORLD, f"world={staged / 'checkpoint'}", "resume=true") == 2
-    assert "this training was begun with world=" in capsys.readouterr().err
+    assert "world=…: is not what this training was begun with (sha256 " in capsys.readouterr().err
     world = f"world={state_run / 'train' / 'checkpoint'}"
     assert train(state_run / "data", staged, "steps=2", *STAGES, world, "resume=true") == 2
     assert "was begun without one" in capsys.readouterr().err
@@ -224,7 +224,7 @@ def test_a_training_starts_from_the_weights_of_another(
         assert train(state_run / "data", tmp_path / "no", *settings) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "no").exists()
     assert train(state_run / "data", tmp_path / "run", *init[:2], f"init={staged / 'checkpoint'}", "resume=true") == 2
-    assert ": this training was begun with init=" in capsys.readouterr().err
+    assert "init=…: is not what this training was begun with (sha256 " in capsys.readouterr().err
 
 
 # What is not finite, or damaged

@@ -22,11 +22,20 @@ class ResumeError(UserError):
     """There is nothing to resume, or it was begun with other settings."""
 
 
+HASHED = ("data", "init", "world")
+"""Settings that are compared by a hash of what they name."""
+
+
 def require_same(begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """ResumeError, naming the key and both values, for the first of `settings` that a training was not begun with."""
     for key, value in settings.items():
-        if begun.get(key) != value:
-            raise ResumeError(f"{key}={value}: this training was begun with {key}={begun.get(key)}; keep it to resume")
+        before = begun.get(key)
+        if before == value:
+            continue
+        if key in HASHED and isinstance(before, str) and isinstance(value, str):
+            told = f"is not what this training was begun with (sha256 {value[:12]}, not {before[:12]})"
+            raise ResumeError(f"{key}=…: {told}; give that again to resume")
+        raise ResumeError(f"{key}={value}: this training was begun with {key}={before}; keep it to resume")
 
 
 def tensors_of(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
