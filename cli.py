@@ -253,9 +253,9 @@ def _begun(typed: Mapping[str, str], root: DictConfig) -> dict[str, Any]:
 
     folder = Path(_path(typed["out"])) if typed.get("out", "null") != "null" else latest()
     path = folder / "config.yaml"
-    if not path.is_file():
+    if not path.is_file() and "data" not in typed:
         raise UserError(f"resume=true: there is no training in {folder}; give its folder as out=…")
-    begun = flat(as_dict(OmegaConf.load(path)))
+    begun = flat(as_dict(OmegaConf.load(path))) if path.is_file() else {}
     for key, text in typed.items():
         name = begun.get(f"{key}.name", text)
         if name != text:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
-from forearm.envs import POLICIES, TASKS, ArmEnv, Observation, make, make_policy
+from forearm.envs import POLICIES, TASKS, ArmEnv, Observation, RenderingError, make, make_policy
 from forearm.envs.arm import HOME, JOINTS
 from forearm.envs.arm_env import cube_rotation
 from forearm.envs.tasks import place_object, random_command
@@ -437,7 +438,16 @@ except RenderingError as error:
     )
     works, message = output.splitlines()
     assert works == "['proprio', 'state'] none"
-    assert "MUJOCO_GL=disable" in message and "apt-get install libegl1" in message and "obs=state" in message
+    assert "switched off (MUJOCO_GL=disable); unset it" in message and "obs=state" in message
+
+
+def test_what_renders_says_how_to_get_opengl(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_display(*_: object) -> None:
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(mujoco, "Renderer", no_display)
+    with pytest.raises(RenderingError, match="no display.*apt-get install libegl1"):
+        make("push")
 
 
 def test_a_backend_that_cannot_be_stops_only_what_renders() -> None:
