@@ -446,7 +446,7 @@ def test_what_renders_says_how_to_get_opengl(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("no display")
 
     monkeypatch.setattr(mujoco, "Renderer", no_display)
-    with pytest.raises(RenderingError, match="no display.*apt-get install libegl1"):
+    with pytest.raises(RenderingError, match=r"no display.*apt-get install libegl1"):
         make("push")
 
 
