@@ -29,4 +29,6 @@ class Linear(nn.Linear):
     """A layer of `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 2 or not input.shape[0] % BLOCK:  # nothing to fill up: one call less, of many a plan makes
+            return F.linear(input, self.weight, self.bias)
         return linear(input, self.weight, self.bias)

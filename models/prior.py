@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .linear import Linear
+from .linear import Linear, lacking
 from .normalisers import spread
 from .precision import Precision, multiplying_in, products
 from .predictor import Block
@@ -108,12 +108,16 @@ class ActionPrior(nn.Module):
     ) -> Tensor:
         """Actions (B, L, A) in [-1, 1], a function of standard noise (B, L, A): the flow in `steps` Euler steps, from
         noise of the deviation `temperature`."""
+        rows = len(noise)
+        if missing := lacking(rows, noise):  # once here, not in each layer
+            z, now, goal = (F.pad(part, (0, 0, 0, missing)) for part in (z, now, goal))
+            noise = F.pad(noise, (0, 0, 0, 0, 0, missing))
         x = temperature * noise.flatten(1)
         with products(self.precision, z.device):
             for step in range(steps):
                 time = x.new_full((len(x), 1), step / steps)
                 x = x + self(x, time, z, now, goal).float() / steps
-        return x.clamp(-1, 1).view_as(noise)
+        return x.clamp(-1, 1).view_as(noise)[:rows]
 
     def denoising_error(self, z: Tensor, now: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
         """How badly the flow tells actions (B, L, A) from noise, (B,): its loss on them, at `TIMES`, with one noise and
