@@ -91,7 +91,7 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
     env.reset(seed=seed)
     again = _same(env.observe(), observation) and np.array_equal(env.save_state(), start)
     require(again and np.array_equal(env.goal_state(), goal), "a reset must be a function of its seed")
-    drawn: dict[str, None] = {}
+    other, drawn = start, dict[str, None]()
     for other_seed in range(seed + 1, seed + 1 + RESETS):  # some are drawn now and then
         env.reset(seed=other_seed)
         other = env.save_state()
