@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,14 @@ def state_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pixel_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory, "pixels")
+
+
+@pytest.fixture
+def names() -> Iterator[None]:
+    """Puts the registry of worlds back as it was."""
+    from forearm.envs import registry  # here, for it imports MuJoCo, which many a test does without
+
+    before = dict(registry._registered)
+    yield
+    registry._registered.clear()
+    registry._registered.update(before)

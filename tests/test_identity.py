@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -143,15 +143,6 @@ def test_packages_are_those_that_define_a_world() -> None:
 
 
 # Recordings
-
-
-@pytest.fixture
-def names() -> Iterator[None]:
-    """Puts the registry back as it was."""
-    before = dict(registry._registered)
-    yield
-    registry._registered.clear()
-    registry._registered.update(before)
 
 
 @pytest.fixture(scope="module")

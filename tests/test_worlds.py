@@ -55,15 +55,6 @@ WORLDS: dict[str, Callable[[], World]] = {
 }
 
 
-@pytest.fixture
-def names() -> Iterator[None]:
-    """Puts the registry back as it was."""
-    before = dict(registry._registered)
-    yield
-    registry._registered.clear()
-    registry._registered.update(before)
-
-
 # The contract
 
 
