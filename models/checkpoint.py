@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,38 @@ HEADS = ("predictor", "readout", "prior", "temporal")
 PRIOR, TEMPORAL = "prior.safetensors", "temporal.safetensors"
 
 
+RUN = "checkpoint"
+"""The folder of it in that of a training."""
+
+
 def shipped_name(env: str, obs: str) -> str:
     """The folder under models/pretrained of the checkpoint that comes with Forearm."""
     return f"{env}-{obs}".replace("/", "-")
+
+
+def shipped() -> Path:
+    """Where the checkpoints lie that come with Forearm, each in a folder of its name."""
+    return Path(str(files(__package__))) / "pretrained"
+
+
+def checkpoint_folder(named: str) -> Path:
+    """The checkpoint's folder, where it, that of the run which wrote it, or one that is shipped is named."""
+    run = Path(named)
+    inside = (run / RUN, run / "train" / RUN)  # of a training, of a quickstart
+    known = (run, *inside) if run.exists() else (shipped() / named,)
+    return next((folder for folder in known if (folder / CONFIG).is_file()), run)
+
+
+def shipped_for(env: str, obs: str) -> Path:
+    """The folder of the checkpoint that is shipped for an environment and an observation. UserError where none is."""
+    folder = shipped() / shipped_name(env, obs)
+    if not folder.is_dir():
+        there = ", ".join(sorted(path.parent.name for path in shipped().glob("*/config.json")))
+        raise UserError(
+            f"checkpoint=null: none is shipped for env={env} obs={obs} (shipped: {there or 'none'}); "
+            f"train one and give its folder as checkpoint=…"
+        )
+    return folder
 
 
 class CheckpointError(UserError):
@@ -197,6 +228,28 @@ class Checkpoint:
         if known.readout and tracked not in (None, known.readout):
             points = f"{known.readout // 3} tracked points, {source} has {(tracked or 0) // 3}"
             raise CheckpointError(f"reads positions of {points}")
+
+    def meet(
+        self,
+        key: str,
+        source: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        worlds: Mapping[str, WorldFacts],
+        tracked: int | None = None,
+    ) -> None:
+        """Makes sure that it, given as `key`, takes what a source has, and says where that is of another world than the
+        one it was trained in: that may be what is to be tried.
+
+        Raises:
+            CheckpointError: see `require_shapes`.
+        """
+        try:
+            self.require_shapes(source, shapes, tracked)
+        except CheckpointError as error:
+            raise CheckpointError(f"{key}: {error}") from None
+        for env, now in worlds.items():
+            if (trained_in := self.world(env)).same_model(now) is False:
+                print(f"note: {key}: was trained in {trained_in.seen_from(now)}", file=sys.stderr)
 
 
 def _weights(module: nn.Module) -> bytes:

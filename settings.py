@@ -1,0 +1,315 @@
+"""Settings: frozen dataclasses, filled in one way by Python, presets and the command line.
+
+A field made by `key` is a key of the command line; another one is for Python alone. A field that is itself settings is
+a group, `planner.samples`. A class checks its own fields in `__post_init__`, by the checks below; `build` checks names
+and types, and puts the group's name before whatever is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import UserError
+from .files import write_atomic
+
+S = TypeVar("S")
+
+
+class SettingError(UserError, ValueError):
+    """A setting does not exist, or cannot have its value; the message begins with `key=value`."""
+
+
+def key(default: Any, told: str, *, first: bool = False, path: bool = False) -> Any:
+    """A dataclass field that the command line has too, with what `--help` tells of it.
+
+    `first` keys are what people set first; a `path` is taken as it is typed, ~ for home. Of a group, the default is its
+    class.
+    """
+    metadata = {"told": told, "first": first, "path": path}
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the command line: its dotted name, default, what is told of it, and of which kind it is."""
+
+    name: str
+    default: Any
+    told: str
+    hint: Any = str
+    first: bool = False
+    path: bool = False
+
+
+# Checks, for `__post_init__`.
+
+
+def at_least(settings: Any, **least: float) -> None:
+    """Makes sure that fields are not too small; of several values, each."""
+    for name, smallest in least.items():
+        value = getattr(settings, name)
+        if not min(value if isinstance(value, tuple) else [value], default=smallest) >= smallest:
+            raise SettingError(f"{name}={shown(value)}: must be at least {smallest}")
+
+
+def within(settings: Any, low: float, high: float, *names: str, why: str = "") -> None:
+    """Makes sure that fields lie in low … high."""
+    for name in names:
+        if not low <= (value := getattr(settings, name)) <= high:
+            raise SettingError(f"{name}={shown(value)}: must lie in {low} … {high}{why and f'; {why}'}")
+
+
+def positive(settings: Any, *names: str, why: str = "") -> None:
+    for name in names:
+        if not (value := getattr(settings, name)) > 0:
+            raise SettingError(f"{name}={shown(value)}: must be positive{why}")
+
+
+def not_negative(settings: Any, *names: str) -> None:
+    for name in names:
+        if not (value := getattr(settings, name)) >= 0:
+            raise SettingError(f"{name}={shown(value)}: must not be negative")
+
+
+def one_of(settings: Any, **choices: Iterable[str]) -> None:
+    """Makes sure that fields name what exists; of several names, each."""
+    for name, known in choices.items():
+        value = getattr(settings, name)
+        for each in value if isinstance(value, tuple) else [value]:
+            if each not in known:
+                raise unknown(name, each, known)
+
+
+def unknown(name: str, value: Any, known: Iterable[str]) -> SettingError:
+    return SettingError(f"{name}={shown(value)} is unknown; choose one of: {', '.join(known)}")
+
+
+def once(name: str, words: Sequence[Any], meant: Sequence[Any] | None = None) -> None:
+    """Makes sure that no word of a list is there twice, nor two that mean the same: the same trial twice is not two."""
+    meant = words if meant is None else meant
+    for i, word in enumerate(words):
+        if meant[i] in meant[:i]:
+            raise SettingError(f"{name}={shown(tuple(words))}: {word} is there already; the same trial twice is not two")
+
+
+# Filling.
+
+
+def build(cls: type[S], given: Mapping[str, Any], group: str = "") -> S:
+    """Settings of a class from what is given: by field, groups as mappings of their own or as settings already.
+
+    Raises:
+        SettingError: naming the dotted key and its value, and what it may be.
+    """
+    if hasattr(cls, "of_group"):  # whose fields depend on what is chosen
+        with prefixed(group):
+            return cls.of_group(given)  # pyright: ignore[reportAttributeAccessIssue]
+    hints, known = types_of(cls), [each.name for each in fields(cls)]  # pyright: ignore[reportArgumentType]
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise no_such_key(f"{group}{name}", value, known, group[:-1])
+        inner = kind_of(cls, name)
+        if inner is not None and not isinstance(value, inner):
+            value = {"name": value} if not isinstance(value, Mapping) else value
+            values[name] = build(inner, value, f"{group}{name}.")
+        else:
+            with prefixed(group):
+                values[name] = value if inner is not None else fitted(name, value, hints[name], default_of(cls, name))
+    with prefixed(group):
+        return cls(**values)
+
+
+def no_such_key(name: str, value: Any, known: Iterable[str], owner: str) -> SettingError:
+    known, leaf = list(known), name.rpartition(".")[2]
+    near = get_close_matches(leaf, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    has = f"{owner or 'there'} " + ("has" if owner else "is")
+    return SettingError(f"{name}={shown(value)}: {has} no key '{name}'{hint} Known: {', '.join(known)}")
+
+
+class prefixed:  # noqa: N801 (a context manager, used like a function)
+    """Puts a group's name before the key that a check names."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        plain = isinstance(error, ValueError) and (not isinstance(error, UserError) or isinstance(error, SettingError))
+        if plain and self.group:
+            raise SettingError(f"{self.group}{error}") from None
+        if plain and not isinstance(error, UserError):
+            raise SettingError(str(error)) from None
+
+
+def fitted(name: str, value: Any, hint: Any, default: Any = MISSING) -> Any:
+    """A value as its type has it: whole numbers do for numbers, lists become tuples, one word a list of one path.
+
+    Raises:
+        SettingError: saying of what kind it must be.
+    """
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    for kind in kinds:
+        origin = get_origin(kind) or kind
+        if kind is Any:
+            return value
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if math.isfinite(value) or value == default:
+                return float(value)
+        elif kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        elif kind in (bool, str) and type(value) is kind and (value != "" or default == ""):
+            return value
+        elif kind is str and isinstance(value, Path):
+            return str(value)
+        elif origin is tuple and isinstance(value, list | tuple):
+            (inner, *_) = get_args(kind)
+            try:
+                return tuple(fitted(name, item, inner) for item in value)
+            except SettingError:
+                break
+        elif isinstance(origin, type) and origin not in (float, int, bool, str, tuple, types.NoneType):
+            if isinstance(value, origin):
+                return value
+    raise SettingError(f"{name}={shown(value)}: must be {wanted(hint, default)}")
+
+
+def wanted(hint: Any, default: Any = MISSING) -> str:
+    """A kind of value in words."""
+    kinds = [kind for kind in get_args(hint) if kind is not types.NoneType] if get_origin(hint) is not tuple else []
+    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
+        rest = " or ".join(wanted(kind) for kind in kinds)
+        return f"{rest}, or null"
+    if get_origin(hint) is tuple:
+        return f"a list like {shown(default)}" if default else "a path, or several as [A,B]"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}.get(hint, "another value")
+
+
+def shown(value: Any) -> str:
+    """A value as it would be typed."""
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(shown, value))}]"
+    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if _plain(value) else str(value)
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+# Looking at settings.
+
+
+@cache
+def types_of(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def kind_of(cls: Any, name: str) -> type | None:
+    """The class of a field that is a group; None of one that is a value."""
+    kind = types_of(cls)[name]
+    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+
+
+def default_of(cls: Any, name: str) -> Any:
+    (own,) = (each for each in fields(cls) if each.name == name)
+    return own.default
+
+
+def keys(cls: Any, chosen: Mapping[str, str] | None = None, group: str = "") -> list[Key]:
+    """The keys of a class and of its groups, in order; `chosen` names what is chosen of a group that has variants."""
+    found: list[Key] = []
+    for own in fields(cls):
+        if "told" not in own.metadata:
+            continue
+        told, name = own.metadata, f"{group}{own.name}"
+        inner = kind_of(cls, own.name)
+        if inner is None:
+            hint = types_of(cls)[own.name]
+            found.append(Key(name, own.default, told["told"], hint, told["first"], told["path"]))
+            continue
+        default = own.default_factory() if own.default_factory is not MISSING else own.default
+        if hasattr(default, "name"):
+            found.append(Key(name, default.name, told["told"], str, told["first"]))
+        variants = getattr(inner, "keys_of", None)
+        name_now = (chosen or {}).get(name, getattr(default, "name", None))
+        of_default = variants(name_now) if variants else keys(inner)
+        for each in of_default:
+            value = getattr(default, each.name, each.default) if not variants else each.default
+            found.append(dataclasses.replace(each, name=f"{name}.{each.name}", default=value))
+    return [each for each in found if not each.name.endswith(".name")]
+
+
+def tree(settings: Any) -> dict[str, Any]:
+    """Settings as plain nested values, as YAML has them."""
+    if hasattr(settings, "as_group"):
+        return {name: tree(value) for name, value in settings.as_group().items()}
+    if is_dataclass(settings):
+        return {each.name: tree(getattr(settings, each.name)) for each in fields(settings)}
+    if isinstance(settings, Mapping):
+        return {str(name): tree(value) for name, value in settings.items()}
+    if isinstance(settings, tuple | list):
+        return [tree(value) for value in settings]  # pyright: ignore[reportReturnType]
+    return settings
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested values; `planner=mppi` beside `planner.samples=64` is the group's name."""
+    found: dict[str, Any] = {}
+    for name, value in dotted.items():
+        *owners, leaf = name.split(".")
+        node = found
+        for owner in owners:
+            inner = node.get(owner)
+            node[owner] = inner if isinstance(inner, dict) else ({} if inner is None else {"name": inner})
+            node = node[owner]
+        if isinstance(node.get(leaf), dict) and not isinstance(value, Mapping):
+            node[leaf]["name"] = value
+        else:
+            node[leaf] = value
+    return found
+
+
+def part(cls: type[S], settings: Any, **changes: Any) -> S:
+    """Settings of a class whose fields another one has too."""
+    held = {each.name: getattr(settings, each.name) for each in fields(cls) if hasattr(settings, each.name)}  # pyright: ignore[reportArgumentType]
+    return cls(**held | changes)
+
+
+CONFIG = "config.yaml"
+
+
+def write_settings(settings: Any, folder: Path) -> None:
+    """Writes `config.yaml`: every setting, whether it is a key or not."""
+    import yaml
+
+    write_atomic(folder / CONFIG, yaml.safe_dump(tree(settings), sort_keys=False, allow_unicode=True).encode())
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `config.yaml` says, by dotted key; groups by their names, as they are given."""
+    import yaml
+
+    held = flat(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+    return {name.removesuffix(".name"): value for name, value in held.items()}
