@@ -41,7 +41,7 @@ from forearm.evaluation.closed_loop import Batch, run_episodes
 from forearm.evaluation.controllers import SEEDS, Imagination, action_space, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
-from forearm.evaluation.proposals import Offers
+from forearm.evaluation.proposals import ProposalSettings
 from forearm.evaluation.results import Row, markdown, plan_times, read_results, table, write_results
 from forearm.evaluation.timing import in_turns
 from forearm.models.checkpoint import Checkpoint
@@ -185,8 +185,8 @@ def closed_loop(
         for words, (backend, precision, more) in ways.items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings, **more)
-            offers = Offers(stay=bool(more))
-            mine = Imagination(env, of[precision], planner, {}, device, precision, execute_steps=1, offers=offers)
+            proposals = ProposalSettings(hold=bool(more))
+            mine = Imagination(env, of[precision], planner, {}, device, precision, execute_steps=1, proposals=proposals)
             entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..evaluation.closed_loop import Episodes
     from ..evaluation.controllers import Imagination
     from ..evaluation.goals import GoalManifest
-    from ..evaluation.proposals import Offers
+    from ..evaluation.proposals import ProposalSettings
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
     from ..models.prior import ActionPrior
@@ -100,7 +100,7 @@ class Planned:
     for the table."""
 
     planner: Planner
-    offers: Offers
+    proposals: ProposalSettings
     energy: dict[str, Any]
     labels: dict[str, Any]
 
@@ -141,7 +141,7 @@ def make_planners(
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
             labels["energy"] = "simulator" if own else energy_label(energy)
-            found = Planned(planner, make_offers(values), energy, labels)
+            found = Planned(planner, make_proposal_settings(values), energy, labels)
             planned.setdefault(name, []).append(found)
     return planned
 
@@ -234,7 +234,7 @@ def make_entries(
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
-            entries.append(Entry(name, "floor", Zero(env.stay), seeds[:1]))
+            entries.append(Entry(name, "floor", Zero(env.hold_action), seeds[:1]))
         elif name == "random":
             entries.append(Entry(name, "floor", Random(size, chunk), seeds))
         elif name == "expert":
@@ -273,8 +273,8 @@ def learned_entries(
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:
-            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.offers, deadline)
-            label = name + " + prior" * bool(one.offers.share) + " + stay" * one.offers.stay
+            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.proposals, deadline)
+            label = name + " + prior" * bool(one.proposals.prior) + " + hold" * one.proposals.hold
             label += " + enough" * one.planner.looks_first
             alone = one.planner.looks_first or deadline is not None
             yield Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels | labels)
@@ -307,7 +307,7 @@ def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, devi
     settings = as_dict(config.planner)
     planner = make_planner(settings, checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk)
     check_execution(config, planner)
-    return imagination(config, env, checkpoint, device, planner, energy, make_offers(settings))
+    return imagination(config, env, checkpoint, device, planner, energy, make_proposal_settings(settings))
 
 
 def imagination(
@@ -317,7 +317,7 @@ def imagination(
     device: torch.device,
     planner: Planner,
     energy: dict[str, Any],
-    offers: Offers,
+    proposals: ProposalSettings,
     deadline: float | None = None,
 ) -> Imagination:
     """A planner on a checkpoint's model, with what it takes of its action prior.
@@ -329,7 +329,7 @@ def imagination(
 
     check_energy_of(checkpoint.model, energy)
     weight = energy["weights"]["prior"]
-    asked = [key for key, value in (("planner.prior", offers.share), ("energy.weights.prior", weight)) if value]
+    asked = [key for key, value in (("planner.prior", proposals.prior), ("energy.weights.prior", weight)) if value]
     learned = require_prior(checkpoint, asked[0]) if asked else None
     if learned is not None and weight:
         check_judge(learned, weight, planner)
@@ -343,16 +343,16 @@ def imagination(
         config.execute_steps,
         deadline,
         learned,
-        offers,
+        proposals,
         checkpoint.temporal,
     )
 
 
-def make_offers(settings: Mapping[str, Any]) -> Offers:
+def make_proposal_settings(settings: Mapping[str, Any]) -> ProposalSettings:
     """What a planner group is offered beside its own samples; the oracle's, which has no such keys, nothing."""
-    from ..evaluation.proposals import Offers
+    from ..evaluation.proposals import ProposalSettings
 
-    return Offers(settings.get("prior", 0.0), settings.get("rest", 0.0), settings.get("stay", False))
+    return ProposalSettings(settings.get("prior", 0.0), settings.get("prior_stop", 0.0), settings.get("hold", False))
 
 
 def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionPrior:

@@ -357,12 +357,12 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
 
     values = dict(settings)
     name, horizon = values.pop("name"), values.pop("horizon")
-    for key, of in (("prior", "the candidates"), ("rest", "what the prior offers")):
+    for key, of in (("prior", "the candidates"), ("prior_stop", "what the prior offers")):
         if not 0 <= values.pop(key, 0.0) <= 1:
             raise UserError(f"{group}.{key}={settings[key]}: must lie in 0 … 1; it is a share of {of}")
     samples = values["samples"]
-    if values.pop("stay", False) and round(settings["prior"] * samples) >= samples:
-        raise UserError(f"{group}.stay=true: {group}.prior={settings['prior']} offers all of {samples} candidates")
+    if values.pop("hold", False) and round(settings["prior"] * samples) >= samples:
+        raise UserError(f"{group}.hold=true: {group}.prior={settings['prior']} offers all of {samples} candidates")
     if horizon < 1:
         raise UserError(f"{group}.horizon={horizon}: must be at least 1 model step")
     shape = {key: values.pop(key) for key in ("knots", "spline", "noise_beta") if key in values}

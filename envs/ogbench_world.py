@@ -24,7 +24,13 @@ from .world import Observation, RandomPolicy
 TOLERANCE = 0.04  # metres: OGBench's own
 BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scene": 750}  # steps: OGBench's own
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
-STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks under its weight; the gripper's is what play does
+HOLD_ACTION = (
+    0.0,
+    0.0,
+    0.07,
+    0.0,
+    0.44,
+)  # without a move up the arm sinks under its weight; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
 NOISE = 0.1  # of noisy play, at most; OGBench's own
 TASKS = ("button", "cube", "drawer", "window")  # of its oracles
@@ -76,7 +82,7 @@ class OgbenchWorld(GymnasiumWorld):
             place_goal=self._place_goal_of_task,
             observe=self._observe_all,
             proprio=ARM,
-            stay=STAY,
+            hold_action=HOLD_ACTION,
             neutral=np.zeros(5),
             policies=POLICIES[name],
             pixels=pixels,

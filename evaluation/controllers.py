@@ -36,7 +36,7 @@ from .closed_loop import Batch
 from .energies import METRICS, Box, CommandedTips, LettingGo, Remembering, Unlikely
 from .foresight import Foreseen
 from .goals import GoalManifest
-from .proposals import NOTHING, Offers, PriorRollouts
+from .proposals import PriorRollouts, ProposalSettings
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
@@ -45,10 +45,10 @@ WATCH = 5
 
 
 class Zero:
-    """The arm stands still: an action (A,), `World.stay`, again and again."""
+    """The arm stands still: an action (A,), `World.hold_action`, again and again."""
 
-    def __init__(self, stay: np.ndarray) -> None:
-        self.stay = stay
+    def __init__(self, hold_action: np.ndarray) -> None:
+        self.hold_action = hold_action
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals, seed
@@ -56,7 +56,7 @@ class Zero:
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations, states
-        return np.tile(self.stay, (self._problems, 1, 1))
+        return np.tile(self.hold_action, (self._problems, 1, 1))
 
 
 class Random:
@@ -105,7 +105,7 @@ class Imagination:
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
     `goal`, `control`, `let_go` (`LettingGo`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
     tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
-    (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
+    (`Saturated`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its name
     asks.
     `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds, `statuses`
     plans of each `Status`, a problem each. `temporal` is what the metrics of that name compare by; UserError where one
@@ -123,7 +123,7 @@ class Imagination:
         execute_steps: int | None = None,
         deadline: float | None = None,
         prior: ActionPrior | None = None,
-        offers: Offers = NOTHING,
+        proposals: ProposalSettings = ProposalSettings(),
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model = model.in_precision(rollout_precision(precision, device, model.width))
@@ -144,13 +144,17 @@ class Imagination:
         self.execute_steps = execute_steps
         self.deadline = deadline
         self.prior = prior = None if prior is None else prior.in_precision(model.precision)
-        self.offers = offers
-        self.stay = torch.from_numpy(env.stay).to(self.planner.space.low)
-        self.control = ControlEnergy(neutral=torch.from_numpy(env.neutral).to(self.stay) if env.neutral.any() else None)
+        self.proposals = proposals
+        self.hold_action = torch.from_numpy(env.hold_action).to(self.planner.space.low)
+        self.control = ControlEnergy(
+            neutral=torch.from_numpy(env.neutral).to(self.hold_action) if env.neutral.any() else None
+        )
         self.rollouts = None
-        if prior is not None and offers.share:
+        if prior is not None and proposals.prior:
             space = self.planner.space
-            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, env.tolerance, self.stay)
+            self.rollouts = PriorRollouts(
+                model, prior, space, space.steps, proposals.prior_stop, env.tolerance, self.hold_action
+            )
         self.energies: list[np.ndarray] = []
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
@@ -229,13 +233,13 @@ class Imagination:
         proposals = []
         if self.rollouts is not None:
             self.rollouts.observe(self._z)
-            proposals.append(Proposal(self.rollouts, self.offers.share))
-        if self.offers.stay:
+            proposals.append(Proposal(self.rollouts, self.proposals.prior))
+        if self.proposals.hold:
             proposals.append(Proposal(self._keep_still, 1 / self.planner.samples))
         return proposals
 
     def _keep_still(self, state: PlanState, count: int) -> torch.Tensor:
-        return self.stay.expand(len(state.seeds), count, self.planner.space.steps, -1)
+        return self.hold_action.expand(len(state.seeds), count, self.planner.space.steps, -1)
 
 
 def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Tensor]:

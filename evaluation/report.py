@@ -204,7 +204,7 @@ def _diagnosis(row: Row, others: Sequence[Row], tolerance_cm: float | None) -> l
     if row.reached:
         lines.append(
             f"The goal held at some step of {percent(row.reached)} % of the episodes and was lost again: look at what "
-            "holds it, such as planner.stay=true."
+            "holds it, such as planner.hold=true."
         )
     still = next((other for other in others if other.planner == "zero"), None)
     if row.final_distance_cm is not None and still is not None and still.final_distance_cm is not None:

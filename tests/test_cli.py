@@ -115,7 +115,7 @@ BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
 TRAIN = "train obs=state data={run}/data out={out} steps=2"
 ROUND = "record policy=planner obs=state checkpoint={run}/train/checkpoint workers=1 episodes=2 out={out}"
 CEM_CHOICES = (
-    "horizon, knots, spline, noise_beta, prior, rest, stay, enough, backend, "
+    "horizon, knots, spline, noise_beta, prior, prior_stop, hold, replan_above, backend, "
     "samples, iterations, sigma, elites, momentum"
 )
 
@@ -135,7 +135,7 @@ BAD: dict[str, tuple[str, str]] = {
     "round's planner": (f"{ROUND} planner.sigma=0", r"planner\.sigma=0.*: must be positive"),
     "round's energy": (f"{ROUND} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of"),
     "round's prior": (f"{ROUND} planner.prior=1", r"planner\.prior: the checkpoint has no action prior"),
-    "no room to stay": (f"{ROUND} planner.prior=1 planner.stay=true", r"planner\.stay=true: .*offers all of 128 cand"),
+    "no room to hold": (f"{ROUND} planner.prior=1 planner.hold=true", r"planner\.hold=true: .*offers all of 128 cand"),
     "round's steps": (f"{ROUND} execute_steps=0", r"execute_steps=0: must lie in 1 … 12, a plan's steps"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
     "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*prior, expert, oracle"),

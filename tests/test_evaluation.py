@@ -28,7 +28,7 @@ from forearm.evaluation.controllers import (
 from forearm.evaluation.energies import Box, CommandedTips
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
-from forearm.evaluation.proposals import Offers
+from forearm.evaluation.proposals import ProposalSettings
 from forearm.evaluation.timing import FEWEST, WARM_UP, in_turns
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
@@ -184,7 +184,7 @@ def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) ->
 def controllers(env: ArmEnv) -> dict[str, Controller]:
     oracle = make_planner("cem", action_space([-1] * 5, [1] * 5, 2, 2), samples=4, iterations=1, elites=0.5)
     return {
-        "zero": Zero(env.stay),
+        "zero": Zero(env.hold_action),
         "random": Random(5, 3),
         "expert": Expert(env),
         "imagination": imagination(env),
@@ -207,12 +207,12 @@ def test_problems_in_lockstep_are_problems_alone(reach: ArmEnv, reach_goals: Goa
     assert np.array_equal(other.actions, together.actions) == (name in ("zero", "expert"))
 
 
-@pytest.mark.parametrize("stay", [False, True])
+@pytest.mark.parametrize("hold", [False, True])
 def test_one_candidate_keeps_still_where_that_is_asked(
-    reach: ArmEnv, reach_goals: GoalManifest, stay: bool, monkeypatch: pytest.MonkeyPatch
+    reach: ArmEnv, reach_goals: GoalManifest, hold: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller = imagination(reach)
-    controller.offers = Offers(stay=stay)
+    controller.proposals = ProposalSettings(hold=hold)
     imagined: list[torch.Tensor] = []
     rollout = controller.model.rollout
 
@@ -223,8 +223,8 @@ def test_one_candidate_keeps_still_where_that_is_asked(
     monkeypatch.setattr(controller.model, "rollout", watched)
     run_episodes(reach, replace(reach_goals, budget=4), controller, seed=0)
     first = imagined[0::2]  # of two iterations
-    still = [(actions == torch.from_numpy(reach.stay).float()).all(-1).all(-1).sum(-1) for actions in first]
-    assert len(still) == 2 and [count.tolist() for count in still] == [[int(stay)] * COUNT] * 2
+    still = [(actions == torch.from_numpy(reach.hold_action).float()).all(-1).all(-1).sum(-1) for actions in first]
+    assert len(still) == 2 and [count.tolist() for count in still] == [[int(hold)] * COUNT] * 2
 
 
 def test_commanded_tips_are_those_of_the_arm(env: ArmEnv) -> None:
@@ -289,7 +289,7 @@ def test_the_expert_succeeds_and_zero_fails(env: ArmEnv, goals: GoalManifest) ->
     expert = run_episodes(env, goals, Expert(env), seed=0, advance=told.append)
     assert sum(told) == COUNT * goals.budget
     assert expert.success.mean() >= 0.75 and (expert.reached >= expert.success).all()
-    zero = run_episodes(env, goals, Zero(env.stay), seed=0)
+    zero = run_episodes(env, goals, Zero(env.hold_action), seed=0)
     assert not zero.success.any() and not zero.reached.any()
 
 
@@ -375,7 +375,7 @@ def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManife
     assert all(energy.shape == (COUNT,) for energy in episodes.energies)
     assert len(episodes.act_seconds) == 4, "the episodes are those of all problems, not of the one that was timed"
 
-    still = Entry("zero", "floor", Zero(reach.stay), [0], episodes=2, timed=False)
+    still = Entry("zero", "floor", Zero(reach.hold_action), [0], episodes=2, timed=False)
     few, _ = run_entry(reach, manifest, "state", still)
     assert few[0].episodes == 2 and few[0].evaluations == 0
 

@@ -81,7 +81,7 @@ def test_a_start_that_waiting_solves_is_no_problem(
     world = Waiting(reach, monkeypatch, solved_after, 0.99 * reach.tolerance)
     with pytest.raises(GoalError, match=r"env=reach: 100 draws gave 0 goals .* asked for are 1"):
         make_goals(reach, 1, seed=0)
-    assert all(np.array_equal(action, reach.stay) for action in world.done)
+    assert all(np.array_equal(action, reach.hold_action) for action in world.done)
 
 
 def test_a_start_that_is_solved_after_the_episode_or_not_quite_is_a_problem(
@@ -277,12 +277,12 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
 
     everywhere = Box(np.full(3, -9.0), np.full(3, 9.0))
     (row,), _ = run_entry(
-        reach, manifest, "state", Entry("zero", "floor", Zero(reach.stay), [0], timed=False), keep_out=everywhere
+        reach, manifest, "state", Entry("zero", "floor", Zero(reach.hold_action), [0], timed=False), keep_out=everywhere
     )
     assert row.violations == 15
-    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
-    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
-    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
+    assert Entry("zero", "floor", Zero(reach.hold_action), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
+    assert Entry("zero", "floor", Zero(reach.hold_action), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
+    assert Entry("zero", "floor", Zero(reach.hold_action), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
 
 
 def test_actions_may_lie_on_their_bounds(reach: ArmEnv, goals: GoalManifest) -> None:

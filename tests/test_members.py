@@ -268,12 +268,12 @@ RUN = Trainer.run
 CENTRE = np.array([0.45, -0.05, 0.02])
 JITTER = 0.003
 """Metres to either side that a cube lies from where it is seen."""
-CLOSE, UP, STAY = -np.eye(5)[4], np.eye(5)[2], np.zeros(5)
+CLOSE, UP, HOLD = -np.eye(5)[4], np.eye(5)[2], np.zeros(5)
 SITUATIONS = {
     "held": (0.0, 0.015, CLOSE),
     "at the edge": (0.026, 0.030, CLOSE),
     "missed": (0.040, 0.050, CLOSE),
-    "left alone": (0.026, 0.030, STAY),
+    "left alone": (0.026, 0.030, HOLD),
 }
 """How far the cube is seen from the middle of the fingers, metres, and what they do before the hand goes up."""
 

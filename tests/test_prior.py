@@ -113,10 +113,10 @@ def test_rollouts_are_the_same_alone_and_in_a_batch_and_end_with_the_plan() -> N
 def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive() -> None:
     model, prior = world_and_prior()
     z, goal = normal(2, 4, seed=2), normal(2, 4, seed=3)
-    stay = torch.tensor([0.3, -0.2])
+    hold_action = torch.tensor([0.3, -0.2])
 
     def offered(rest: float, near: float) -> Tensor:
-        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near, stay)
+        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near, hold_action)
         rollouts.begin(goal)
         rollouts.observe(z)
         return rollouts.imagine([7, 8], 0, 20)
@@ -134,7 +134,7 @@ def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive(
         assert torch.equal(rested[b, i, :length], free[b, i, :length])
         still = rested[b, i, length:]
         assert torch.equal(still, still[:1].expand_as(still)), "the same over and over"
-        assert ((still - stay).abs() < 5 * STIR).all()
+        assert ((still - hold_action).abs() < 5 * STIR).all()
         # Moves are straight between two model steps, so that the nearest point lies beside the nearest of these, if not
         # on it, but at the end, where the plan ends too.
         nearest = 2 * int(apart[b, i].argmin())
@@ -206,8 +206,8 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior=2.0", f"out={tmp_path / 'no'}"]) == 2
     assert "planner.prior=2.0: must lie in 0 … 1" in capsys.readouterr().err
-    assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.rest=-1", f"out={tmp_path / 'no'}"]) == 2
-    assert "planner.rest=-1: must lie in 0 … 1" in capsys.readouterr().err
+    assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior_stop=-1", f"out={tmp_path / 'no'}"]) == 2
+    assert "planner.prior_stop=-1: must lie in 0 … 1" in capsys.readouterr().err
     for setting, message in (
         ("prior.segment=3", "prior.segment=3: must be a multiple of model.chunk=2"),
         ("readout.horizon=0", "readout.horizon=0: must be at least 1"),

@@ -98,14 +98,14 @@ class Restless(GymnasiumWorld):
     """Stays by an action of another size than its own."""
 
     def _settle(self) -> None:
-        self.stay = np.zeros(3)
+        self.hold_action = np.zeros(3)
         super()._settle()
 
 
 BROKEN: dict[str, tuple[type[GymnasiumWorld], str]] = {
     "forgetful": (Forgetful, "a state that is loaded must go on as it did"),
     "stale": (Stale, "a goal must be reached in its own state"),
-    "restless": (Restless, r"`stay` must be an action \(2,\) in \[-1, 1\]"),
+    "restless": (Restless, r"`hold_action` must be an action \(2,\) in \[-1, 1\]"),
 }
 
 
