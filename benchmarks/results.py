@@ -54,7 +54,7 @@ has learned from 600 episodes with the planner as well; RUN-…-again from these
 arm, half of the time, looks again where the cube is after it lost it, which is not in Forearm. RUN-0-ridge is RUN-0
 with `ridge=0.01`. Push with a prior is the model that is shipped with what
 `forearm train world=… data=data/push-pixels-play obs=pixels readout.steps=3000 prior.steps=8000` learned on it.
-RUN-gpu-1 is that of results.md; of its two tables with haste of 0.0001, the first charged letting go (`let_go`) from an
+RUN-gpu-1 is that of results.md; of its two tables with a time penalty of 0.0001, the first charged early release from an
 imagined fall as deep as a drop on, as all before it did, the second and all after it from half of that.
 
 Tables of OGBench's cube with `device=cuda` are of 250 tuning goals and of weights in half precision; RUN-0, RUN-1 and

@@ -136,7 +136,7 @@ def make_planners(
                 continue
             tried.append((energy, dict(values)))
             if energy != base:
-                values["enough"] = -math.inf  # what is enough under one energy is not under another
+                values["replan_above"] = -math.inf  # what is low under one energy is not under another
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
@@ -169,7 +169,7 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         if word != OWN and len(parts) != 3:
             raise UserError(f"energies: {word} is neither own nor DISTANCE/REDUCE/METRIC, such as mse/path/slow")
         named = {} if word == OWN else dict(zip(("distance", "reduce", "metric"), parts, strict=True))
-        limit = {} if word == OWN else {"saturate": math.inf}  # one limit suits one distance
+        limit = {} if word == OWN else {"clip": math.inf}  # one limit suits one distance
         energies.append(base | named | limit)
         check_energy(energies[-1])
     for word in config.get("budgets", [OWN]):
@@ -200,9 +200,9 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     extra = [f" + {weight:g} {term}" for term, weight in energy["weights"].items() if term != "goal" and weight]
     metric = "" if energy["metric"] == "slow" else f", {energy['metric']}"
     worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {energy['ensemble_k']:g} std"}[energy["ensemble"]]
-    extra += [f" + {energy['haste']:g} haste"] if energy["haste"] else []
+    extra += [f" + {energy['time_penalty']:g} time penalty"] if energy["time_penalty"] else []
     extra += [f" + {energy['disagreement']:g} disagreement"] if energy["disagreement"] else []
-    extra += [f", at most {energy['saturate']:g}"] if energy["saturate"] < math.inf else []
+    extra += [f", at most {energy['clip']:g}"] if energy["clip"] < math.inf else []
     return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 
 
@@ -275,8 +275,8 @@ def learned_entries(
         for one in planned:
             controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.proposals, deadline)
             label = name + " + prior" * bool(one.proposals.prior) + " + hold" * one.proposals.hold
-            label += " + enough" * one.planner.looks_first
-            alone = one.planner.looks_first or deadline is not None
+            label += " + event-triggered" * one.planner.event_triggered
+            alone = one.planner.event_triggered or deadline is not None
             yield Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels | labels)
 
 

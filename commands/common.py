@@ -300,12 +300,12 @@ def check_energy(settings: dict[str, Any]) -> None:
     for key, choices in names.items():
         if settings[key] not in choices:
             raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
-    numbers = {key: settings[key] for key in ("haste", "ensemble_k", "disagreement")}
+    numbers = {key: settings[key] for key in ("time_penalty", "ensemble_k", "disagreement")}
     for key, value in {**numbers, **{f"weights.{term}": value for term, value in settings["weights"].items()}}.items():
         if not value >= 0:
             raise UserError(f"energy.{key}={value}: must not be negative")
-    if not settings["saturate"] > 0:
-        raise UserError(f"energy.saturate={settings['saturate']}: must be positive, or inf for no limit")
+    if not settings["clip"] > 0:
+        raise UserError(f"energy.clip={settings['clip']}: must be positive, or inf for no limit")
     if settings["keep_out"] is not None:
         try:
             Box.parse(settings["keep_out"])
@@ -339,10 +339,10 @@ def check_energy_of(model: WorldModel, settings: dict[str, Any]) -> None:
         return
     if settings["metric"] == "object":
         raise UserError("energy.metric=object: the checkpoint reads no positions; train one anew, or choose slow")
-    if settings["weights"]["let_go"]:
-        weight = settings["weights"]["let_go"]
+    if settings["weights"]["release"]:
+        weight = settings["weights"]["release"]
         raise UserError(
-            f"energy.weights.let_go={weight}: the checkpoint reads no positions; train one anew, or leave it 0"
+            f"energy.weights.release={weight}: the checkpoint reads no positions; train one anew, or leave it 0"
         )
 
 

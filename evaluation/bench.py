@@ -137,7 +137,7 @@ def _run_seed(
         by_task=success_by_task(goals, episodes),
         diverged=int(episodes.diverged.sum()) or None,
         drops=None if grasping is None else dropped(grasping, episodes),
-        energy_held=None if imagining is None or imagining.planner.looks_first else episodes.energy_held,
+        energy_held=None if imagining is None or imagining.planner.event_triggered else episodes.energy_held,
         plan_error_cm=ahead.error_cm if ahead else None,
         phantoms=ahead.phantoms if ahead and grasping is not None else None,
         violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),

@@ -19,6 +19,7 @@ from ..models.world_model import WorldModel
 from ..planner import (
     ActionSpace,
     Agent,
+    Clipped,
     ControlEnergy,
     Energy,
     KeepOut,
@@ -26,14 +27,13 @@ from ..planner import (
     Planner,
     PlanState,
     Proposal,
-    Saturated,
     Status,
     Term,
     weighted,
 )
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
-from .energies import METRICS, Box, CommandedTips, LettingGo, Remembering, Unlikely
+from .energies import METRICS, Box, CommandedTips, EarlyRelease, Remembering, Unlikely
 from .foresight import Foreseen
 from .goals import GoalManifest
 from .proposals import PriorRollouts, ProposalSettings
@@ -103,9 +103,9 @@ class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
-    `goal`, `control`, `let_go` (`LettingGo`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
-    tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
-    (`Saturated`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its name
+    `goal`, `control`, `release` (`EarlyRelease`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
+    tip is charged for every metre and step inside of. `clip` is the limit of goal and control together
+    (`Clipped`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its name
     asks.
     `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds, `statuses`
     plans of each `Status`, a problem each. `temporal` is what the metrics of that name compare by; UserError where one
@@ -133,12 +133,12 @@ class Imagination:
         self.planner = planner.to(device)
         self.energy = dict(energy)
         self.weights = self.energy.pop("weights", {"goal": 1.0})
-        self.limit = self.energy.pop("saturate", math.inf)
+        self.limit = self.energy.pop("clip", math.inf)
         box = self.energy.pop("keep_out", None)
         self.keep_out = None if box is None else Box.parse(box)
         self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
-        if self.weights.get("let_go"):  # which way a gripper's action opens it, other worlds have their own ideas
-            as_arm(env, f"energy.weights.let_go={self.weights['let_go']}")
+        if self.weights.get("release"):  # which way a gripper's action opens it, other worlds have their own ideas
+            as_arm(env, f"energy.weights.release={self.weights['release']}")
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model, temporal)
         self.device = device
         self.execute_steps = execute_steps
@@ -210,12 +210,12 @@ class Imagination:
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Term:
         self._z = self.model.encode(observation)
-        several = any(self.weights.get(term) for term in ("let_go", "prior"))
+        several = any(self.weights.get(term) for term in ("release", "prior"))
         model = Remembering(self.model) if several else self.model
         goal = LatentEnergy(model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": self.control}
         if self.model.readout is not None:
-            terms["let_go"] = LettingGo(model, self.model.readout, self._z, self.model.chunk)
+            terms["release"] = EarlyRelease(model, self.model.readout, self._z, self.model.chunk)
         if self.model.readout is not None and self.prior is not None:
             rest = self.model.readout, self._z, self._goal, self.model.chunk
             terms["prior"] = Unlikely(model, self.prior, *rest)
@@ -226,7 +226,7 @@ class Imagination:
         if self.limit == math.inf:
             return weighted(terms, weights)
         ends = {name: weights.pop(name) for name in ("goal", "control") if name in weights}
-        return Saturated(weighted(terms, ends), self.limit) + weighted(terms, weights)
+        return Clipped(weighted(terms, ends), self.limit) + weighted(terms, weights)
 
     def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
         del observation  # encoded already, for the energy

@@ -123,7 +123,7 @@ class Remembering(Declared):
 
 
 @dataclass(frozen=True, eq=False)
-class LettingGo(Term, Declared):
+class EarlyRelease(Term, Declared):
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 
     It falls if it is more than half of `FALL` lower at some later step of the plan: what is imagined is

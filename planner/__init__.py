@@ -7,11 +7,11 @@ from .capture import Declared
 from .cem import CEM
 from .constraints import KeepOut, Limits
 from .energy import (
+    Clipped,
     ControlEnergy,
     Energy,
     FunctionEnergy,
     LatentEnergy,
-    Saturated,
     TensorEnergy,
     Term,
     WorldModel,
@@ -33,6 +33,7 @@ __all__ = [
     "ActionSpace",
     "Agent",
     "CEMGradient",
+    "Clipped",
     "ControlEnergy",
     "Declared",
     "Energy",
@@ -47,7 +48,6 @@ __all__ = [
     "Planner",
     "Proposal",
     "RandomShooting",
-    "Saturated",
     "Status",
     "TensorEnergy",
     "Term",

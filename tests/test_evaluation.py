@@ -254,13 +254,13 @@ def test_plans_keep_out_of_a_box(reach: ArmEnv, reach_goals: GoalManifest) -> No
     assert inside[0] > 3 and inside[1] == 0
 
 
-def test_goal_and_control_saturate_together_and_a_box_does_not(reach: ArmEnv, reach_goals: GoalManifest) -> None:
+def test_goal_and_control_are_clipped_together_and_a_box_does_not(reach: ArmEnv, reach_goals: GoalManifest) -> None:
     manifest = replace(reach_goals.first(1), budget=4)
     everywhere = "-9,-9,-9..9,9,9"
     found = {}
     for weight in (0.0, 1.0):
         weights = {"goal": 1.0, "control": 1.0, "keep_out": weight}
-        controller = imagination(reach, samples=16, keep_out=everywhere, weights=weights, saturate=0.5)
+        controller = imagination(reach, samples=16, keep_out=everywhere, weights=weights, clip=0.5)
         run_episodes(reach, manifest, controller, seed=0)
         found[weight] = controller.energies[0].item()
     assert found[0.0] == 0.5 and found[1.0] > 0.5

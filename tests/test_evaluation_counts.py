@@ -16,7 +16,7 @@ from forearm.evaluation import closed_loop, handling, timing
 from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
 from forearm.evaluation.controllers import SEEDS, Random, Zero, action_space
-from forearm.evaluation.energies import Added, Box, LettingGo, Remembering
+from forearm.evaluation.energies import Added, Box, EarlyRelease, Remembering
 from forearm.evaluation.foresight import AHEAD, Foreseen, execute, foresight
 from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead, make_goals
 from forearm.evaluation.planners import Gap, gap_table, measure_gap
@@ -428,7 +428,7 @@ def test_letting_go_is_charged_before_a_fall() -> None:
     def charged(*heights: list[float]) -> float:
         futures = torch.tensor(heights)[:, None, None, :, None].expand(-1, 1, 1, -1, 3)
         model: Any = SimpleNamespace(rollout=lambda z, actions: futures if len(heights) > 1 else futures[0])
-        return LettingGo(model, lambda z: z, torch.ones(1, 3), 2)(actions).item()
+        return EarlyRelease(model, lambda z: z, torch.ones(1, 3), 2)(actions).item()
 
     assert charged([1.0, 0.98, 0.98]) == pytest.approx((0.2 + 0.4) / 3)
     assert charged([1.0, 1.0, 0.9]) == pytest.approx((0.2 + 0.4 + 1.0) / 3)

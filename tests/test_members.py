@@ -15,7 +15,7 @@ from forearm.cli import main
 from forearm.envs import ArmEnv, make
 from forearm.envs.tasks import place_holding, place_object
 from forearm.evaluation.controllers import action_space
-from forearm.evaluation.energies import LettingGo
+from forearm.evaluation.energies import EarlyRelease
 from forearm.evaluation.foresight import Foreseen, Foresight, foresight
 from forearm.evaluation.proposals import PriorRollouts
 from forearm.evaluation.results import read_results
@@ -162,7 +162,7 @@ def test_letting_go_is_charged_for_the_share_of_members_that_see_a_fall() -> Non
     opening = torch.tensor([0, 1.0, 0]).repeat_interleave(2)
     actions = torch.stack((torch.zeros(6), opening), -1)[None, None]
     known = Known(heights[:, None, None, :, None])
-    charged = LettingGo(known, Heights(), torch.tensor([[0.10]]), 2)(actions)
+    charged = EarlyRelease(known, Heights(), torch.tensor([[0.10]]), 2)(actions)
     torch.testing.assert_close(charged, torch.tensor([[2 / 4 / 3]]))
 
 
@@ -253,10 +253,15 @@ def test_several_members_are_trained_resumed_and_planned_with(
 
     bench = ["bench", "env=push", "obs=state", f"checkpoint={out / 'checkpoint'}", f"out={tmp_path / 'bench'}"]
     bench += ["planners=[cem]", "episodes=2", "planner_seeds=[0]", "planner.samples=4", "planner.iterations=1"]
-    cautious = ["energy.ensemble=mean_std", "energy.ensemble_k=2", "energy.disagreement=0.5", "energy.weights.let_go=1"]
+    cautious = [
+        "energy.ensemble=mean_std",
+        "energy.ensemble_k=2",
+        "energy.disagreement=0.5",
+        "energy.weights.release=1",
+    ]
     assert main([*bench, *cautious, "video_episodes=0", "threads=1"]) == 0
     (row,) = read_results(tmp_path / "bench" / "results.json").rows
-    assert row.energy == "mse, min, mean + 2 std + 1 let_go + 0.5 disagreement"
+    assert row.energy == "mse, min, mean + 2 std + 1 release + 0.5 disagreement"
     assert row.plan_error_cm is not None and np.isfinite(row.plan_error_cm)
 
 

@@ -10,7 +10,7 @@ from forearm.cli import compose, main
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes
 from forearm.evaluation.controllers import Expert, PriorAlone, action_space
-from forearm.evaluation.energies import LettingGo, Remembering
+from forearm.evaluation.energies import EarlyRelease, Remembering
 from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
 from forearm.evaluation.goals import make_goals
 from forearm.evaluation.proposals import STIR, PriorRollouts
@@ -243,7 +243,7 @@ def test_letting_go_counts_opening_before_a_fall_and_nothing_else() -> None:
         def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
             return heights[None, ..., None]
 
-    charged = LettingGo(Remembering(Known()), Heights(), torch.tensor([[0.10]]), 2)(actions)
+    charged = EarlyRelease(Remembering(Known()), Heights(), torch.tensor([[0.10]]), 2)(actions)
     torch.testing.assert_close(charged, torch.tensor([[1 / 3, 0, 0, 0, 1 / 3]]))
 
 

@@ -304,7 +304,7 @@ def test_record_train_and_bench(checkpoint: Path, tmp_path: Path) -> None:
         ("planners=[cem,oracle]", "planners: oracle: needs Forearm's own arm, and env=reacher is another world"),
         ("planners=[expert]", "planners: env=reacher has no expert; it has the policies play, random"),
         ("energy.keep_out=0,0,0..1,1,1", "energy.keep_out=0,0,0..1,1,1: needs Forearm's own arm"),
-        ("energy.weights.let_go=1", "energy.weights.let_go=1: needs Forearm's own arm"),
+        ("energy.weights.release=1", "energy.weights.release=1: needs Forearm's own arm"),
     ],
 )
 def test_what_needs_an_arm_says_so(
