@@ -43,8 +43,8 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
             random for `budget` steps.
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
         proprio: what of that, flattened, the robot knows without looking; `obs=pixels+proprio` takes it.
-        hold_action: the action (A,), in [-1, 1], under which the robot stays about where it is and keeps what it has grasped;
-            by default zero, the middle of the bounds.
+        hold_action: the action (A,), in [-1, 1], under which the robot stays about where it is and keeps what it has
+            grasped; by default zero, the middle of the bounds.
         neutral: the action that costs no effort; by default `hold_action`.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.

@@ -30,7 +30,7 @@ HOLD_ACTION = (
     0.07,
     0.0,
     0.44,
-)  # without a move up the arm sinks under its weight; the gripper's is what play does
+)  # without a move up the arm sinks; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
 NOISE = 0.1  # of noisy play, at most; OGBench's own
 TASKS = ("button", "cube", "drawer", "window")  # of its oracles

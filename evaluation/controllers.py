@@ -103,10 +103,10 @@ class Imagination:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
-    `goal`, `control`, `release` (`EarlyRelease`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
-    tip is charged for every metre and step inside of. `clip` is the limit of goal and control together
-    (`Clipped`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its name
-    asks.
+    `goal`, `control`, `release` (`EarlyRelease`), `prior` (`Unlikely`) and `keep_out`, the last a box that the
+    commanded tip is charged for every metre and step inside of. `clip` is the limit of goal and control together
+    (`Clipped`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its
+    name asks.
     `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds, `statuses`
     plans of each `Status`, a problem each. `temporal` is what the metrics of that name compare by; UserError where one
     is named and there is none.
@@ -123,7 +123,7 @@ class Imagination:
         execute_steps: int | None = None,
         deadline: float | None = None,
         prior: ActionPrior | None = None,
-        proposals: ProposalSettings = ProposalSettings(),
+        proposals: ProposalSettings = ProposalSettings(),  # noqa: B008 (frozen)
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model = model.in_precision(rollout_precision(precision, device, model.width))

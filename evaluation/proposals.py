@@ -20,9 +20,9 @@ STIR = 0.05
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """What a planner evaluates beside its own samples: `prior` is the share of its first candidates that an action prior
-    makes, `prior_stop` the share of these that stop where they arrive, and `hold` whether one candidate more holds the
-    position throughout."""
+    """What a planner evaluates beside its own samples: `prior` is the share of its first candidates that an action
+    prior makes, `prior_stop` the share of these that stop where they arrive, and `hold` whether one candidate more
+    holds the position throughout."""
 
     prior: float = 0.0
     prior_stop: float = 0.0
@@ -37,9 +37,9 @@ class PriorRollouts:
     members taking turns: candidate i's is imagined by member i mod E.
 
     The share `stop` of the candidates stands still from where it is imagined nearest to the goal on, if that is within
-    `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air. It does `hold_action` (A,) over
-    and over, by default nothing, each candidate a little off it. `temperature` is the deviation of the noise that
-    the prior answers from.
+    `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air. It does `hold_action`
+    (A,) over and over, by default nothing, each candidate a little off it. `temperature` is the deviation of the noise
+    that the prior answers from.
     """
 
     def __init__(

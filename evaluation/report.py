@@ -167,8 +167,8 @@ def _reading(rows: Sequence[Row]) -> str:
         )
     lines += [
         f"{row.planner}: while the goal held, plans had an energy of {row.energy_held:.2g} (median). With "
-        f"planner.replan_above at two or three times that, such as {2.5 * row.energy_held:.2g}, a plan is searched for only "
-        "when the one at hand has more energy, which saves time."
+        f"planner.replan_above at two or three times that, such as {2.5 * row.energy_held:.2g}, a plan is searched for "
+        "only when the one at hand has more energy, which saves time."
         for row in rows
         if row.energy_held is not None
     ]

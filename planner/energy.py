@@ -227,8 +227,8 @@ class LatentEnergy(Term, Declared):
         distance: a name in `DISTANCES`.
         reduce: a name in `REDUCTIONS`, over the H model steps.
         final_weight: weight of the last distance under "min" and "path".
-        time_penalty: added to a distance for each model step before it, so that of plans that arrive the soonest wins. Under
-            "min" alone, one that always means to arrive later never does.
+        time_penalty: added to a distance for each model step before it, so that of plans that arrive the soonest wins.
+            Under "min" alone, one that always means to arrive later never does.
         ensemble: a name in `ENSEMBLES`, over the E members of a model that has them.
         ensemble_k: standard deviations added under "mean_std".
         disagreement: weight of the members' variance, averaged over H and D.
