@@ -274,9 +274,9 @@ def test_a_prior_is_learned_on_a_world_model_that_stays_as_it_is(
     state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, world, out = state_run / "data", state_run / "train" / "checkpoint", tmp_path / "on-top"
-    train = ["train", f"data={data}", "obs=state", f"world={world}", f"out={out}", "device=cpu", "threads=1"]
+    train = ["train", f"data={data}", "obs=state", f"frozen={world}", f"out={out}", "device=cpu", "threads=1"]
     short = ["readout.steps=2", "readout.width=8", "prior.steps=3", "prior.width=16", "prior.depth=1"]
-    assert main(["train", f"data={data}", "obs=state", f"world={world}", f"out={tmp_path / 'no'}"]) == 2
+    assert main(["train", f"data={data}", "obs=state", f"frozen={world}", f"out={tmp_path / 'no'}"]) == 2
     assert "set what is to be learned on it" in capsys.readouterr().err
     assert main([*train, *short, "model.chunk=3"]) == 2
     assert "model.chunk=3: the checkpoint was trained for model.chunk=2" in capsys.readouterr().err
