@@ -269,9 +269,9 @@ def _check_briefly(env: World) -> None:
 def told_next(env: str, *words: str) -> str:
     """What to do next, as a line that can be pasted: Forearm with these words, by itself or, where it does not know the
     environment, in the program that does."""
-    from ..envs import OWN, is_offered
+    from ..envs import OWN, is_installed
 
-    if env in OWN or is_offered(env):
+    if env in OWN or is_installed(env):
         return f"next: forearm {shlex.join(words)}"
     program = sys.argv[0]
     if program.endswith(".py"):

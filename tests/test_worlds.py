@@ -225,10 +225,10 @@ def test_names_are_looked_up(names: None, monkeypatch: pytest.MonkeyPatch) -> No
     ):
         make_world("pusch")
 
-    offered = EntryPoint("reacher", "forearm_test_worlds:reacher", registry.GROUP)
+    installed = EntryPoint("reacher", "forearm_test_worlds:reacher", registry.GROUP)
 
     def entry_points(group: str, name: str = "reacher") -> list[EntryPoint]:
-        return [offered] if (group, name) == (registry.GROUP, "reacher") else []
+        return [installed] if (group, name) == (registry.GROUP, "reacher") else []
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     monkeypatch.setitem(sys.modules, "forearm_test_worlds", sys.modules[__name__])
