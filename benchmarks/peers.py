@@ -38,7 +38,7 @@ from forearm.commands.doctor import machine
 from forearm.envs import World, make
 from forearm.evaluation.bench import Entry, run_entry, warm_up
 from forearm.evaluation.closed_loop import Batch, run_episodes
-from forearm.evaluation.controllers import SEEDS, Imagination, action_space, tensors
+from forearm.evaluation.controllers import SEEDS, LatentMPC, action_space, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
 from forearm.evaluation.proposals import ProposalSettings
@@ -186,7 +186,7 @@ def closed_loop(
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings, **more)
             proposals = ProposalSettings(hold=bool(more))
-            mine = Imagination(env, of[precision], planner, {}, device, precision, execute_steps=1, proposals=proposals)
+            mine = LatentMPC(env, of[precision], planner, {}, device, precision, execute_steps=1, proposals=proposals)
             entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):

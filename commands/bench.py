@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..envs import World
     from ..evaluation.bench import Entry
     from ..evaluation.closed_loop import Episodes
-    from ..evaluation.controllers import Imagination
+    from ..evaluation.controllers import LatentMPC
     from ..evaluation.goals import GoalManifest
     from ..evaluation.proposals import ProposalSettings
     from ..evaluation.results import Row
@@ -213,7 +213,7 @@ def make_entries(
     none, chunks are as `forearm train` would have them. Raises UserError as `make_planners` does."""
     from ..envs import action_size
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import Expert, Oracle, Random, Zero
+    from ..evaluation.controllers import ExpertController, HoldController, RandomController, SimulatorMPC
 
     once("checkpoint", list(config.get("checkpoint", [])), [checkpoint.sha256 for checkpoint in checkpoints])
     seeds, size = list(config.planner_seeds), action_size(env)
@@ -234,14 +234,14 @@ def make_entries(
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
-            entries.append(Entry(name, "floor", Zero(env.hold_action), seeds[:1]))
+            entries.append(Entry(name, "floor", HoldController(env.hold_action), seeds[:1]))
         elif name == "random":
-            entries.append(Entry(name, "floor", Random(size, chunk), seeds))
+            entries.append(Entry(name, "floor", RandomController(size, chunk), seeds))
         elif name == "expert":
-            entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
+            entries.append(Entry(name, "ceiling", ExpertController(env), seeds[:1]))
         elif name == "oracle":
             for one in planned[0][name]:
-                oracle = Oracle(env, one.planner, {"reduce": config.oracle.reduce})
+                oracle = SimulatorMPC(env, one.planner, {"reduce": config.oracle.reduce})
                 few = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], few, timed=False, labels=one.labels))
         else:
@@ -261,7 +261,7 @@ def learned_entries(
 ) -> Iterator[Entry]:
     """The entries of a name that need a checkpoint: its prior alone, or a planner as it is `planned`."""
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import PriorAlone, action_space
+    from ..evaluation.controllers import PriorController, action_space
 
     model, seeds, deadline = checkpoint.model, list(config.planner_seeds), make_deadline(config)
     if name == "prior":
@@ -269,7 +269,7 @@ def learned_entries(
         prior = require_prior(checkpoint, "planners: prior")
         check_prior_alone(config, prior.architecture.segment)
         settings = as_dict(config.prior_alone)
-        alone = PriorAlone(model, prior, space, str(device), precision=config.precision, **settings)
+        alone = PriorController(model, prior, space, str(device), precision=config.precision, **settings)
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:
@@ -296,7 +296,7 @@ def model_labels(checkpoints: Sequence[Checkpoint], named: Sequence[str]) -> lis
     return [{"model": name} for name in names]
 
 
-def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> Imagination:
+def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> LatentMPC:
     """What the planner and energy groups say, on a checkpoint's model.
 
     Raises:
@@ -319,13 +319,13 @@ def imagination(
     energy: dict[str, Any],
     proposals: ProposalSettings,
     deadline: float | None = None,
-) -> Imagination:
+) -> LatentMPC:
     """A planner on a checkpoint's model, with what it takes of its action prior.
 
     Raises:
         UserError: where the checkpoint lacks what the energy compares, or a prior that is asked for.
     """
-    from ..evaluation.controllers import Imagination
+    from ..evaluation.controllers import LatentMPC
 
     check_energy_of(checkpoint.model, energy)
     weight = energy["weights"]["prior"]
@@ -333,7 +333,7 @@ def imagination(
     learned = require_prior(checkpoint, asked[0]) if asked else None
     if learned is not None and weight:
         check_judge(learned, weight, planner)
-    return Imagination(
+    return LatentMPC(
         env,
         checkpoint.model,
         planner,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from ..models.world_model import Architecture, WorldModel
     from ..training.heads import Recorded
-    from ..training.loop import Settings
+    from ..training.loop import TrainingSettings
     from ..training.objectives import Objective
 
 SETTINGS = (
@@ -85,7 +85,7 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
 
 
 def _train_world(
-    config: DictConfig, settings: Settings, data: Recordings, out: Path, device: torch.device, resume: bool
+    config: DictConfig, settings: TrainingSettings, data: Recordings, out: Path, device: torch.device, resume: bool
 ) -> None:
     """Trains the world model itself."""
     import torch
@@ -386,12 +386,12 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def training_settings(config: DictConfig) -> Settings:
+def training_settings(config: DictConfig) -> TrainingSettings:
     """How to train, of a config. UserError for a value that cannot be."""
-    from ..training.loop import Settings
+    from ..training.loop import TrainingSettings
 
     try:
-        return Settings(**{key: config[key] for key in SETTINGS})
+        return TrainingSettings(**{key: config[key] for key in SETTINGS})
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -288,7 +288,7 @@ class InterruptedPlay(Play):
             self._astray = lambda: action
 
 
-class Expert:
+class OGBenchExpert:
     """OGBench's oracle that sees where it stands, sent to the goal: the lowest cube that is not there yet."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
@@ -316,8 +316,8 @@ class Expert:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "ogbench/cube-single": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": Expert},
-    "ogbench/cube-double": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/cube-single": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": OGBenchExpert},
+    "ogbench/cube-double": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": OGBenchExpert},
     "ogbench/scene": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay},
 }
 """Who can act where, beside `random`."""

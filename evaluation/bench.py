@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..planner import Status
 from .clear import clear_outcomes
 from .closed_loop import Controller, Episodes, run_episodes
-from .controllers import Imagination
+from .controllers import LatentMPC
 from .energies import Box
 from .foresight import foresight
 from .goals import GoalManifest
@@ -97,7 +97,7 @@ def _run_seed(
     time_alone: bool,
 ) -> tuple[Row, Episodes]:
     goals = entry.manifest(manifest)
-    imagining = entry.controller if isinstance(entry.controller, Imagination) else None
+    imagining = entry.controller if isinstance(entry.controller, LatentMPC) else None
     watched = None if entry.alone else imagining
     if entry.alone and seed == entry.seeds[0]:
         warm_up(env, goals, entry.controller)
@@ -149,7 +149,7 @@ def _run_seed(
     return row, episodes
 
 
-def _ran(imagining: Imagination) -> str:
+def _ran(imagining: LatentMPC) -> str:
     """What ran its plans, and what should have."""
     ran, asked = imagining.backend, imagining.planner.backend
     return f"eager, not {asked}" if ran == "eager" and asked not in ("auto", "eager") else ran

@@ -44,7 +44,7 @@ WATCH = 5
 """Of how many plans one is kept to be compared with what comes of it."""
 
 
-class Zero:
+class HoldController:
     """The arm stands still: an action (A,), `World.hold_action`, again and again."""
 
     def __init__(self, hold_action: np.ndarray) -> None:
@@ -59,7 +59,7 @@ class Zero:
         return np.tile(self.hold_action, (self._problems, 1, 1))
 
 
-class Random:
+class RandomController:
     """Uniform actions (A,), each held for a chunk like a planner's."""
 
     def __init__(self, size: int, chunk: int) -> None:
@@ -75,7 +75,7 @@ class Random:
         return np.stack([rng.uniform(-1.0, 1.0, (1, self.size)) for rng in self._rngs]).repeat(self.chunk, axis=1)
 
 
-class Expert:
+class ExpertController:
     """The environment's scripted expert, which sees the simulator. UserError where it has none."""
 
     def __init__(self, env: World) -> None:
@@ -99,7 +99,7 @@ class Expert:
         return np.stack(actions)[:, None]
 
 
-class Imagination:
+class LatentMPC:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
@@ -247,7 +247,7 @@ def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Ten
     return {part: torch.from_numpy(batch[part]).to(device) for part in model.architecture.observations}
 
 
-class PriorAlone:
+class PriorController:
     """The learned action prior without planning: what it would do first, done.
 
     It executes the first `execute_steps` of what it answers, from noise of the deviation `temperature`, and is asked
@@ -284,7 +284,7 @@ class PriorAlone:
         return actions.cpu().numpy()
 
 
-class Oracle:
+class SimulatorMPC:
     """A planner on the true simulator: the ceiling that a perfect model would reach."""
 
     def __init__(self, env: World, planner: Planner, energy: Mapping[str, Any]) -> None:

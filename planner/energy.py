@@ -27,7 +27,7 @@ class Energy(Protocol):
         ...
 
 
-class WorldModel(Protocol):
+class LatentModel(Protocol):
     """What `LatentEnergy` asks of a learned model."""
 
     def encode(self, observation: dict[str, Tensor]) -> Tensor:
@@ -222,7 +222,7 @@ class LatentEnergy(Term, Declared):
     Start and goal come encoded, so that each is encoded once a plan, whatever N and the iterations are.
 
     Args:
-        model: rolls latents out; see `WorldModel`.
+        model: rolls latents out; see `LatentModel`.
         z, goal: latents (B, D) of the present observation and of the goal.
         distance: a name in `DISTANCES`.
         reduce: a name in `REDUCTIONS`, over the H model steps.
@@ -238,7 +238,7 @@ class LatentEnergy(Term, Declared):
         ValueError: for a name that does not exist.
     """
 
-    model: WorldModel
+    model: LatentModel
     z: Tensor
     goal: Tensor
     distance: str = "mse"

@@ -21,7 +21,7 @@ from forearm.commands import common, quickstart
 from forearm.commands.bench import sweep
 from forearm.commands.common import flat
 from forearm.envs import make
-from forearm.evaluation.controllers import Imagination, Zero
+from forearm.evaluation.controllers import HoldController, LatentMPC
 from forearm.evaluation.goals import make_goals
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -377,8 +377,8 @@ def test_ctrl_c_in_what_cannot_be_resumed(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Zero, "begin", interrupted)
-    monkeypatch.setattr(Imagination, "begin", interrupted)
+    monkeypatch.setattr(HoldController, "begin", interrupted)
+    monkeypatch.setattr(LatentMPC, "begin", interrupted)
     for command in ("bench planners=[zero]", "demo"):
         out = f"out={tmp_path / command[:4]}"
         checkpoint = f"checkpoint={state_run / 'train' / 'checkpoint'}"

@@ -18,11 +18,11 @@ from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry, tips
 from forearm.evaluation.closed_loop import Batch, Controller, Episodes, run_episodes
 from forearm.evaluation.controllers import (
-    Expert,
-    Imagination,
-    Oracle,
-    Random,
-    Zero,
+    ExpertController,
+    HoldController,
+    LatentMPC,
+    RandomController,
+    SimulatorMPC,
     action_space,
 )
 from forearm.evaluation.energies import Box, CommandedTips
@@ -171,24 +171,24 @@ def test_goals_are_those_asked_for(reach: ArmEnv, reach_goals: GoalManifest, tmp
 # The closed loop
 
 
-def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) -> Imagination:
+def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) -> LatentMPC:
     torch.manual_seed(0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=chunk, latent=6)).eval()
     for parameter in model.predictor.parameters():
         torch.nn.init.normal_(parameter)
     space = action_space([-1] * 5, [1] * 5, 3, chunk)
     planner = make_planner("cem", space, samples=samples, iterations=2)
-    return Imagination(env, model, planner, {"reduce": "min", **energy})
+    return LatentMPC(env, model, planner, {"reduce": "min", **energy})
 
 
 def controllers(env: ArmEnv) -> dict[str, Controller]:
     oracle = make_planner("cem", action_space([-1] * 5, [1] * 5, 2, 2), samples=4, iterations=1, elites=0.5)
     return {
-        "zero": Zero(env.hold_action),
-        "random": Random(5, 3),
-        "expert": Expert(env),
+        "zero": HoldController(env.hold_action),
+        "random": RandomController(5, 3),
+        "expert": ExpertController(env),
         "imagination": imagination(env),
-        "oracle": Oracle(env, oracle, {"reduce": "min"}),
+        "oracle": SimulatorMPC(env, oracle, {"reduce": "min"}),
     }
 
 
@@ -274,7 +274,7 @@ def test_what_is_no_box_is_refused(text: str) -> None:
 
 def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest) -> None:
     manifest = replace(goals, budget=12)
-    found = run_episodes(env, manifest, Random(5, 4), seed=0)
+    found = run_episodes(env, manifest, RandomController(5, 4), seed=0)
     for problem in range(COUNT):
         env.load_state(manifest.start[problem])
         env.set_goal(manifest.goal[problem])
@@ -286,10 +286,10 @@ def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest)
 
 def test_the_expert_succeeds_and_zero_fails(env: ArmEnv, goals: GoalManifest) -> None:
     told = []
-    expert = run_episodes(env, goals, Expert(env), seed=0, advance=told.append)
+    expert = run_episodes(env, goals, ExpertController(env), seed=0, advance=told.append)
     assert sum(told) == COUNT * goals.budget
     assert expert.success.mean() >= 0.75 and (expert.reached >= expert.success).all()
-    zero = run_episodes(env, goals, Zero(env.hold_action), seed=0)
+    zero = run_episodes(env, goals, HoldController(env.hold_action), seed=0)
     assert not zero.success.any() and not zero.reached.any()
 
 
@@ -375,7 +375,7 @@ def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManife
     assert all(energy.shape == (COUNT,) for energy in episodes.energies)
     assert len(episodes.act_seconds) == 4, "the episodes are those of all problems, not of the one that was timed"
 
-    still = Entry("zero", "floor", Zero(reach.hold_action), [0], episodes=2, timed=False)
+    still = Entry("zero", "floor", HoldController(reach.hold_action), [0], episodes=2, timed=False)
     few, _ = run_entry(reach, manifest, "state", still)
     assert few[0].episodes == 2 and few[0].evaluations == 0
 

@@ -25,7 +25,7 @@ from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import LatentEnergy, make_planner
 from forearm.training import loop
-from forearm.training.loop import Settings, Trainer, read_log
+from forearm.training.loop import Trainer, TrainingSettings, read_log
 from forearm.training.members import draw_lots, members_loss
 from forearm.training.objectives import make_objective
 from forearm.training.readout import imagine
@@ -342,7 +342,9 @@ def learn(data: Any, relax: float, out: Path) -> WorldModel:
     }
     shapes = {"state": [17]}, {"state": "mlp"}, 5, 4, 16, 64
     model = WorldModel(Architecture(*shapes, **sizes, readout=3, members=4))
-    settings = Settings(steps=400, batch=96, horizon=2, learning_rate=2e-3, warmup=30, relax=relax, precision="fp32")
+    settings = TrainingSettings(
+        steps=400, batch=96, horizon=2, learning_rate=2e-3, warmup=30, relax=relax, precision="fp32"
+    )
     settings = replace(settings, validate_every=10_000, save_every=10_000)
     objective = make_objective("vicreg", weight=0.3, covariance=0.1)
     for _ in Trainer(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes, stack
-from forearm.evaluation.controllers import Imagination, action_space, tensors
+from forearm.evaluation.controllers import LatentMPC, action_space, tensors
 from forearm.evaluation.energies import METRICS
 from forearm.evaluation.goals import make_goals
 from forearm.models.checkpoint import Checkpoint
@@ -285,7 +285,7 @@ def test_all_that_a_controller_charges_says_what_it_depends_on() -> None:
     space = action_space([-1.0] * 5, [1.0] * 5, 9, 2)
     planner = make_planner("cem", space, samples=8, iterations=1)
     settings = {"metric": "object", "clip": 0.1, "keep_out": "0.4,-0.05,0..0.5,0.05,0.2", "weights": weights}
-    controller = Imagination(env, checkpoint.model, planner, settings, prior=checkpoint.prior)
+    controller = LatentMPC(env, checkpoint.model, planner, settings, prior=checkpoint.prior)
     run_episodes(env, replace(make_goals(env, 1, 0), budget=1), controller, 0)
     energy = controller._make_energy(tensors(controller.model, stack([env.observe()]), "cpu"))
     assert len(Parts().take(energy)) > 1  # pyright: ignore[reportArgumentType]

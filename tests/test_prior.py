@@ -9,7 +9,7 @@ import torch
 from forearm.cli import compose, main
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Expert, PriorAlone, action_space
+from forearm.evaluation.controllers import ExpertController, PriorController, action_space
 from forearm.evaluation.energies import EarlyRelease, Remembering
 from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
 from forearm.evaluation.goals import make_goals
@@ -150,7 +150,7 @@ def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive(
 
 def test_a_prior_alone_acts_and_draws_anew() -> None:
     model, prior = world_and_prior()
-    alone = PriorAlone(model, prior, SPACE, execute_steps=2)
+    alone = PriorController(model, prior, SPACE, execute_steps=2)
     states = np.zeros((3, 1))
     observations = {"state": normal(3, 4, seed=5).numpy()}
     acted = []
@@ -259,7 +259,7 @@ def test_what_several_terms_imagine_is_imagined_once() -> None:
 def test_foresight_finds_errors_and_phantom_lifts() -> None:
     env = make("pickplace", pixels=False)
     goals = make_goals(env, 2, seed=0)
-    episodes = run_episodes(env, goals, Expert(env), seed=0)
+    episodes = run_episodes(env, goals, ExpertController(env), seed=0)
     states, actions = episodes.states[:, 0], episodes.actions[:, :40]
     true = np.stack([execute(env, *plan) for plan in zip(states, actions, strict=True)])[:, ::2]
     assert true.shape == (2, 21, 3) and (np.ptp(true[..., 2], axis=1) > LIFTED).all(), "the expert lifts"

@@ -15,7 +15,7 @@ from conftest import TINY
 from forearm.cli import main
 from forearm.models.checkpoint import Checkpoint
 from forearm.training.heads import Recorded
-from forearm.training.loop import Settings, Trainer
+from forearm.training.loop import Trainer, TrainingSettings
 from forearm.training.schedule import torch_seed
 from forearm.training.snapshot import ResumeError, load
 from safetensors.torch import load_file
@@ -177,7 +177,7 @@ def test_more_steps_train_longer(state_run: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Trainer, "run", watched)
     longer = ("steps=12", *EVERY, "resume=true")
     assert train(state_run / "data", outs[0], *longer) == 0
-    assert rates == [Settings(steps=12).rate(step) for step in range(6, 12)]
+    assert rates == [TrainingSettings(steps=12).rate(step) for step in range(6, 12)]
     assert train(state_run / "data", outs[1], *longer) == 130
     monkeypatch.undo()
     assert train(state_run / "data", outs[1], *longer) == 0

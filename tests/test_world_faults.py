@@ -34,7 +34,7 @@ from forearm.episodes.workers import WorkerError
 from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Imagination, Random, Zero, action_space
+from forearm.evaluation.controllers import HoldController, LatentMPC, RandomController, action_space
 from forearm.evaluation.foresight import Foreseen, foresight
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.evaluation.results import Row, pool, table
@@ -172,10 +172,10 @@ def test_a_rollout_that_diverges_costs_infinitely(half_broken: tuple[ArmEnv, Goa
 
 def test_a_diverged_problem_fails_and_the_others_go_on(half_broken: tuple[ArmEnv, GoalManifest]) -> None:
     env, goals = half_broken
-    episodes = run_episodes(env, goals, Random(5, 2), seed=0)
+    episodes = run_episodes(env, goals, RandomController(5, 2), seed=0)
     assert episodes.diverged.tolist() == [False, True, False] and not episodes.success[1] and not episodes.reached[1]
     assert (episodes.states[1] == goals.start[1]).all() and np.isinf(episodes.distance[1]).all()
-    first = run_episodes(env, goals.first(1), Random(5, 2), seed=0)
+    first = run_episodes(env, goals.first(1), RandomController(5, 2), seed=0)
     np.testing.assert_array_equal(first.states[0], episodes.states[0])
     assert not first.diverged.any() and np.isfinite(episodes.distance[::2]).all()
 
@@ -211,17 +211,19 @@ def test_a_success_before_it_diverged_is_none(half_broken: tuple[ArmEnv, GoalMan
 
 def test_the_table_counts_what_diverged(half_broken: tuple[ArmEnv, GoalManifest]) -> None:
     env, goals = half_broken
-    entry = Entry("zero", "floor", Zero(env.hold_action), [0, 1], timed=False)
+    entry = Entry("zero", "floor", HoldController(env.hold_action), [0, 1], timed=False)
     rows, _ = run_entry(env, goals, "state", entry)
     assert [row.diverged for row in rows] == [1, 1] and pool(rows)[0].diverged == 2
     assert re.search(r"\| +diverged \|", table(pool(rows))) and rows[0].final_distance_cm is not None
     assert Row.from_json(json.loads(json.dumps(rows[0].to_json()))).diverged == 1
     (sound,), _ = run_entry(
-        env, goals.first(1), "state", Entry("zero", "floor", Zero(env.hold_action), [0], timed=False)
+        env, goals.first(1), "state", Entry("zero", "floor", HoldController(env.hold_action), [0], timed=False)
     )
     assert sound.diverged is None and "diverged" not in sound.to_json() and "diverged" not in table([sound])
     mostly = GoalManifest("reach", 0, 6, goals.tolerance, goals.start[1:2], goals.goal[1:2])
-    (lost,), _ = run_entry(env, mostly, "state", Entry("zero", "floor", Zero(env.hold_action), [0], timed=False))
+    (lost,), _ = run_entry(
+        env, mostly, "state", Entry("zero", "floor", HoldController(env.hold_action), [0], timed=False)
+    )
     assert lost.final_distance_cm is None and json.dumps(lost.to_json(), allow_nan=False)
 
 
@@ -387,21 +389,21 @@ def test_the_floor_zero_stands_still() -> None:
         Grip(), hold_action=[-1, -1], place_goal=lambda env, rng: env.set_state(env.data.qpos + 1, env.data.qvel)
     )
     goals = make_goals(rests, 2, 0)
-    episodes = run_episodes(rests, goals, Zero(rests.hold_action), seed=0)
+    episodes = run_episodes(rests, goals, HoldController(rests.hold_action), seed=0)
     assert (episodes.actions == -1).all() and not episodes.reached.any()
     moved = [
         np.abs(one.states[:, -1, 1:3] - one.states[:, 0, 1:3]).max()
-        for one in (run_episodes(rests, goals, Zero(np.zeros(2)), seed=0), episodes)
+        for one in (run_episodes(rests, goals, HoldController(np.zeros(2)), seed=0), episodes)
     ]
     assert moved[0] > 1 > 0.2 > moved[1], "the middle of the bounds is half a torque"
 
 
-def controller(env: Any, weights: dict[str, float]) -> Imagination:
+def controller(env: Any, weights: dict[str, float]) -> LatentMPC:
     torch.manual_seed(0)
     size, state = len(env.hold_action), env.observe()["state"].shape[0]
     model = WorldModel(Architecture({"state": [state]}, {"state": "mlp"}, size, chunk=2, latent=4)).eval()
     planner = make_planner("cem", action_space([-1] * size, [1] * size, 2, 2), samples=8, iterations=2)
-    return Imagination(env, model, planner, {"weights": weights})
+    return LatentMPC(env, model, planner, {"weights": weights})
 
 
 def test_effort_counts_from_what_costs_none() -> None:
