@@ -38,10 +38,10 @@ from forearm.commands.doctor import machine
 from forearm.envs import World, make
 from forearm.evaluation.bench import Entry, run_entry, warm_up
 from forearm.evaluation.closed_loop import Batch, run_episodes
-from forearm.evaluation.controllers import SEEDS, Imagination, action_space, tensors
+from forearm.evaluation.controllers import SEEDS, LatentMPC, action_space, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
-from forearm.evaluation.proposals import Offers
+from forearm.evaluation.proposals import ProposalSettings
 from forearm.evaluation.results import Row, markdown, plan_times, read_results, table, write_results
 from forearm.evaluation.timing import in_turns
 from forearm.models.checkpoint import Checkpoint
@@ -75,19 +75,19 @@ HORIZON = 6
 
 BUDGETS = tuple(Budget(*size) for size in ((32, 2), (32, 3), (40, 3), (48, 3), (64, 3), (64, 4), (128, 5)))
 """In closed loop."""
-ENOUGH = {"enough": 0.1}  # chosen on other goals (docs/ablations.md)
+EVENT_TRIGGERED = {"replan_above": 0.1}  # chosen on other goals (docs/ablations.md)
 WAYS: dict[str, dict[str, tuple[Backend, str, dict[str, float]]]] = {
     "cpu": {
         "": ("eager", "auto", {}),
         ", compiled": ("inductor", "auto", {}),
         **({", compiled, int8": ("inductor", "int8", {})} if cpu_has_int8() else {}),
-        ", compiled, enough": ("inductor", "int8" if cpu_has_int8() else "auto", ENOUGH),
+        ", compiled, event-triggered": ("inductor", "int8" if cpu_has_int8() else "auto", EVENT_TRIGGERED),
     },
     "cuda": {
         "": ("eager", "auto", {}),
         ", replayed": ("cudagraphs", "auto", {}),
         ", fused": ("inductor", "auto", {}),
-        ", fused, enough": ("inductor", "auto", ENOUGH),
+        ", fused, event-triggered": ("inductor", "auto", EVENT_TRIGGERED),
     },
 }
 """In which ours plan in closed loop, by the device: backend, precision and further settings."""
@@ -185,8 +185,8 @@ def closed_loop(
         for words, (backend, precision, more) in ways.items():
             settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
             planner = make_planner("cem", space, **settings, **more)
-            offers = Offers(stay=bool(more))
-            mine = Imagination(env, of[precision], planner, {}, device, precision, execute_steps=1, offers=offers)
+            proposals = ProposalSettings(hold=bool(more))
+            mine = LatentMPC(env, of[precision], planner, {}, device, precision, execute_steps=1, proposals=proposals)
             entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):

@@ -49,13 +49,13 @@ mean nothing here. A checkpoint has a temporal distance if it was trained with `
 the code and the presets of its time: where a plan with a prior took 34 evaluations, two were of standing still and of
 the previous plan, which is tried in picking and placing alone now. Of OGBench's cube, RUN says what was learned from:
 play, interrupted play or both, with `grounding=1` or without; elsewhere "grounded" is `grounding=1`, too. Of two tables
-with one command, the first is of rests that were zero actions, the second of what stays (`World.stay`). RUN-1-planner
+with one command, the first is of rests that were zero actions, the second of `World.hold_action`. RUN-1-planner
 has learned from 600 episodes with the planner as well; RUN-…-again from these, and from interrupted play in which the
 arm, half of the time, looks again where the cube is after it lost it, which is not in Forearm. RUN-0-ridge is RUN-0
 with `ridge=0.01`. Push with a prior is the model that is shipped with what
 `forearm train world=… data=data/push-pixels-play obs=pixels readout.steps=3000 prior.steps=8000` learned on it.
-RUN-gpu-1 is that of results.md; of its two tables with haste of 0.0001, the first charged letting go (`let_go`) from an
-imagined fall as deep as a drop on, as all before it did, the second and all after it from half of that.
+RUN-gpu-1 is that of results.md; of its two tables with a time penalty of 0.0001, the first charged early release from
+an imagined fall as deep as a drop on, as all before it did, the second and all after it from half of that.
 
 Tables of OGBench's cube with `device=cuda` are of 250 tuning goals and of weights in half precision; RUN-0, RUN-1 and
 RUN-2 are there those of play and interrupted play, with a further head that the plans do not use, and RUN-…-ahead has a

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from forearm.envs import make_world
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import PriorAlone, action_space
+from forearm.evaluation.controllers import PriorController, action_space
 from forearm.evaluation.goals import make_goals
 from forearm.evaluation.results import markdown, percent
 from forearm.models.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ def choices(
     for steps, temperature in product(every, temperatures):
         if steps > checkpoint.prior.architecture.segment:
             continue
-        alone = PriorAlone(checkpoint.model, checkpoint.prior, space, "cpu", steps, temperature)
+        alone = PriorController(checkpoint.model, checkpoint.prior, space, "cpu", steps, temperature)
         ran = run_episodes(env, manifest, alone, seed=0)
         found.append((ran.success.mean(), ran.reached.mean(), steps, temperature))
     found.sort(key=lambda row: (-row[0], row[2], row[3]))

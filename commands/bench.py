@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from ..envs import World
     from ..evaluation.bench import Entry
     from ..evaluation.closed_loop import Episodes
-    from ..evaluation.controllers import Imagination
+    from ..evaluation.controllers import LatentMPC
     from ..evaluation.goals import GoalManifest
-    from ..evaluation.proposals import Offers
+    from ..evaluation.proposals import ProposalSettings
     from ..evaluation.results import Row
     from ..models.checkpoint import Checkpoint
     from ..models.prior import ActionPrior
@@ -100,7 +100,7 @@ class Planned:
     for the table."""
 
     planner: Planner
-    offers: Offers
+    proposals: ProposalSettings
     energy: dict[str, Any]
     labels: dict[str, Any]
 
@@ -136,12 +136,12 @@ def make_planners(
                 continue
             tried.append((energy, dict(values)))
             if energy != base:
-                values["enough"] = -math.inf  # what is enough under one energy is not under another
+                values["replan_above"] = -math.inf  # what is low under one energy is not under another
             planner = make_planner(values, low, high, chunk, "oracle" if own else "planner")
             check_execution(config, planner)
             labels = {key: values[key] for key in ("samples", "iterations", "horizon")}
             labels["energy"] = "simulator" if own else energy_label(energy)
-            found = Planned(planner, make_offers(values), energy, labels)
+            found = Planned(planner, make_proposal_settings(values), energy, labels)
             planned.setdefault(name, []).append(found)
     return planned
 
@@ -169,7 +169,7 @@ def sweep(config: DictConfig) -> tuple[list[dict[str, Any]], list[dict[str, int]
         if word != OWN and len(parts) != 3:
             raise UserError(f"energies: {word} is neither own nor DISTANCE/REDUCE/METRIC, such as mse/path/slow")
         named = {} if word == OWN else dict(zip(("distance", "reduce", "metric"), parts, strict=True))
-        limit = {} if word == OWN else {"saturate": math.inf}  # one limit suits one distance
+        limit = {} if word == OWN else {"clip": math.inf}  # one limit suits one distance
         energies.append(base | named | limit)
         check_energy(energies[-1])
     for word in config.get("budgets", [OWN]):
@@ -200,9 +200,9 @@ def energy_label(energy: Mapping[str, Any]) -> str:
     extra = [f" + {weight:g} {term}" for term, weight in energy["weights"].items() if term != "goal" and weight]
     metric = "" if energy["metric"] == "slow" else f", {energy['metric']}"
     worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {energy['ensemble_k']:g} std"}[energy["ensemble"]]
-    extra += [f" + {energy['haste']:g} haste"] if energy["haste"] else []
+    extra += [f" + {energy['time_penalty']:g} time penalty"] if energy["time_penalty"] else []
     extra += [f" + {energy['disagreement']:g} disagreement"] if energy["disagreement"] else []
-    extra += [f", at most {energy['saturate']:g}"] if energy["saturate"] < math.inf else []
+    extra += [f", at most {energy['clip']:g}"] if energy["clip"] < math.inf else []
     return f"{energy['distance']}, {energy['reduce']}{metric}{worse}" + "".join(extra)
 
 
@@ -213,7 +213,7 @@ def make_entries(
     none, chunks are as `forearm train` would have them. Raises UserError as `make_planners` does."""
     from ..envs import action_size
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import Expert, Oracle, Random, Zero
+    from ..evaluation.controllers import ExpertController, HoldController, RandomController, SimulatorMPC
 
     once("checkpoint", list(config.get("checkpoint", [])), [checkpoint.sha256 for checkpoint in checkpoints])
     seeds, size = list(config.planner_seeds), action_size(env)
@@ -234,14 +234,14 @@ def make_entries(
     entries = []
     for name in dict.fromkeys(config.planners):
         if name == "zero":
-            entries.append(Entry(name, "floor", Zero(env.stay), seeds[:1]))
+            entries.append(Entry(name, "floor", HoldController(env.hold_action), seeds[:1]))
         elif name == "random":
-            entries.append(Entry(name, "floor", Random(size, chunk), seeds))
+            entries.append(Entry(name, "floor", RandomController(size, chunk), seeds))
         elif name == "expert":
-            entries.append(Entry(name, "ceiling", Expert(env), seeds[:1]))
+            entries.append(Entry(name, "ceiling", ExpertController(env), seeds[:1]))
         elif name == "oracle":
             for one in planned[0][name]:
-                oracle = Oracle(env, one.planner, {"reduce": config.oracle.reduce})
+                oracle = SimulatorMPC(env, one.planner, {"reduce": config.oracle.reduce})
                 few = config.oracle.episodes
                 entries.append(Entry(name, "ceiling", oracle, seeds[:1], few, timed=False, labels=one.labels))
         else:
@@ -261,7 +261,7 @@ def learned_entries(
 ) -> Iterator[Entry]:
     """The entries of a name that need a checkpoint: its prior alone, or a planner as it is `planned`."""
     from ..evaluation.bench import Entry
-    from ..evaluation.controllers import PriorAlone, action_space
+    from ..evaluation.controllers import PriorController, action_space
 
     model, seeds, deadline = checkpoint.model, list(config.planner_seeds), make_deadline(config)
     if name == "prior":
@@ -269,14 +269,14 @@ def learned_entries(
         prior = require_prior(checkpoint, "planners: prior")
         check_prior_alone(config, prior.architecture.segment)
         settings = as_dict(config.prior_alone)
-        alone = PriorAlone(model, prior, space, str(device), precision=config.precision, **settings)
+        alone = PriorController(model, prior, space, str(device), precision=config.precision, **settings)
         yield Entry(name, "planner", alone, seeds, labels=labels)
     else:
         for one in planned:
-            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.offers, deadline)
-            label = name + " + prior" * bool(one.offers.share) + " + stay" * one.offers.stay
-            label += " + enough" * one.planner.looks_first
-            alone = one.planner.looks_first or deadline is not None
+            controller = imagination(config, env, checkpoint, device, one.planner, one.energy, one.proposals, deadline)
+            label = name + " + prior" * bool(one.proposals.prior) + " + hold" * one.proposals.hold
+            label += " + event-triggered" * one.planner.event_triggered
+            alone = one.planner.event_triggered or deadline is not None
             yield Entry(label, "planner", controller, seeds, alone=alone, labels=one.labels | labels)
 
 
@@ -296,7 +296,7 @@ def model_labels(checkpoints: Sequence[Checkpoint], named: Sequence[str]) -> lis
     return [{"model": name} for name in names]
 
 
-def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> Imagination:
+def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, device: torch.device) -> LatentMPC:
     """What the planner and energy groups say, on a checkpoint's model.
 
     Raises:
@@ -307,7 +307,7 @@ def own_imagination(config: DictConfig, env: World, checkpoint: Checkpoint, devi
     settings = as_dict(config.planner)
     planner = make_planner(settings, checkpoint.action_low, checkpoint.action_high, checkpoint.model.chunk)
     check_execution(config, planner)
-    return imagination(config, env, checkpoint, device, planner, energy, make_offers(settings))
+    return imagination(config, env, checkpoint, device, planner, energy, make_proposal_settings(settings))
 
 
 def imagination(
@@ -317,23 +317,23 @@ def imagination(
     device: torch.device,
     planner: Planner,
     energy: dict[str, Any],
-    offers: Offers,
+    proposals: ProposalSettings,
     deadline: float | None = None,
-) -> Imagination:
+) -> LatentMPC:
     """A planner on a checkpoint's model, with what it takes of its action prior.
 
     Raises:
         UserError: where the checkpoint lacks what the energy compares, or a prior that is asked for.
     """
-    from ..evaluation.controllers import Imagination
+    from ..evaluation.controllers import LatentMPC
 
     check_energy_of(checkpoint.model, energy)
     weight = energy["weights"]["prior"]
-    asked = [key for key, value in (("planner.prior", offers.share), ("energy.weights.prior", weight)) if value]
+    asked = [key for key, value in (("planner.prior", proposals.prior), ("energy.weights.prior", weight)) if value]
     learned = require_prior(checkpoint, asked[0]) if asked else None
     if learned is not None and weight:
         check_judge(learned, weight, planner)
-    return Imagination(
+    return LatentMPC(
         env,
         checkpoint.model,
         planner,
@@ -343,16 +343,16 @@ def imagination(
         config.execute_steps,
         deadline,
         learned,
-        offers,
+        proposals,
         checkpoint.temporal,
     )
 
 
-def make_offers(settings: Mapping[str, Any]) -> Offers:
+def make_proposal_settings(settings: Mapping[str, Any]) -> ProposalSettings:
     """What a planner group is offered beside its own samples; the oracle's, which has no such keys, nothing."""
-    from ..evaluation.proposals import Offers
+    from ..evaluation.proposals import ProposalSettings
 
-    return Offers(settings.get("prior", 0.0), settings.get("rest", 0.0), settings.get("stay", False))
+    return ProposalSettings(settings.get("prior", 0.0), settings.get("prior_stop", 0.0), settings.get("hold", False))
 
 
 def require_prior(checkpoint: Checkpoint, key: str = "planner.prior") -> ActionPrior:

@@ -269,9 +269,9 @@ def _check_briefly(env: World) -> None:
 def told_next(env: str, *words: str) -> str:
     """What to do next, as a line that can be pasted: Forearm with these words, by itself or, where it does not know the
     environment, in the program that does."""
-    from ..envs import OWN, is_offered
+    from ..envs import OWN, is_installed
 
-    if env in OWN or is_offered(env):
+    if env in OWN or is_installed(env):
         return f"next: forearm {shlex.join(words)}"
     program = sys.argv[0]
     if program.endswith(".py"):
@@ -300,12 +300,12 @@ def check_energy(settings: dict[str, Any]) -> None:
     for key, choices in names.items():
         if settings[key] not in choices:
             raise UserError(f"energy.{key}={settings[key]} is unknown; choose one of: {', '.join(choices)}")
-    numbers = {key: settings[key] for key in ("haste", "ensemble_k", "disagreement")}
+    numbers = {key: settings[key] for key in ("time_penalty", "ensemble_k", "disagreement")}
     for key, value in {**numbers, **{f"weights.{term}": value for term, value in settings["weights"].items()}}.items():
         if not value >= 0:
             raise UserError(f"energy.{key}={value}: must not be negative")
-    if not settings["saturate"] > 0:
-        raise UserError(f"energy.saturate={settings['saturate']}: must be positive, or inf for no limit")
+    if not settings["clip"] > 0:
+        raise UserError(f"energy.clip={settings['clip']}: must be positive, or inf for no limit")
     if settings["keep_out"] is not None:
         try:
             Box.parse(settings["keep_out"])
@@ -339,10 +339,10 @@ def check_energy_of(model: WorldModel, settings: dict[str, Any]) -> None:
         return
     if settings["metric"] == "object":
         raise UserError("energy.metric=object: the checkpoint reads no positions; train one anew, or choose slow")
-    if settings["weights"]["let_go"]:
-        weight = settings["weights"]["let_go"]
+    if settings["weights"]["release"]:
+        weight = settings["weights"]["release"]
         raise UserError(
-            f"energy.weights.let_go={weight}: the checkpoint reads no positions; train one anew, or leave it 0"
+            f"energy.weights.release={weight}: the checkpoint reads no positions; train one anew, or leave it 0"
         )
 
 
@@ -357,12 +357,12 @@ def make_planner(settings: dict[str, Any], low: Any, high: Any, chunk: int, grou
 
     values = dict(settings)
     name, horizon = values.pop("name"), values.pop("horizon")
-    for key, of in (("prior", "the candidates"), ("rest", "what the prior offers")):
+    for key, of in (("prior", "the candidates"), ("prior_stop", "what the prior offers")):
         if not 0 <= values.pop(key, 0.0) <= 1:
             raise UserError(f"{group}.{key}={settings[key]}: must lie in 0 … 1; it is a share of {of}")
     samples = values["samples"]
-    if values.pop("stay", False) and round(settings["prior"] * samples) >= samples:
-        raise UserError(f"{group}.stay=true: {group}.prior={settings['prior']} offers all of {samples} candidates")
+    if values.pop("hold", False) and round(settings["prior"] * samples) >= samples:
+        raise UserError(f"{group}.hold=true: {group}.prior={settings['prior']} offers all of {samples} candidates")
     if horizon < 1:
         raise UserError(f"{group}.horizon={horizon}: must be at least 1 model step")
     shape = {key: values.pop(key) for key in ("knots", "spline", "noise_beta") if key in values}

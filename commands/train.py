@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from ..models.world_model import Architecture, WorldModel
     from ..training.heads import Recorded
-    from ..training.loop import Settings
+    from ..training.loop import TrainingSettings
     from ..training.objectives import Objective
 
 SETTINGS = (
@@ -65,18 +65,18 @@ def run(config: DictConfig) -> None:
 
 
 def train(config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool) -> Path:
-    """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder. Where `world`
+    """Trains in `out` with a progress bar, log, TensorBoard and plot; returns the checkpoint's folder. Where `frozen`
     names a world model, only what the config asks to be learned on top of it."""
     from ..training.loop import CHECKPOINT
 
     settings = training_settings(config)
-    if config.get("world") and config.get("init"):
+    if config.get("frozen") and config.get("init"):
         raise UserError(
-            f"init={config.init}: a world model that stays as it is, world=…, has its weights; leave one out"
+            f"init={config.init}: a world model that stays as it is, frozen=…, has its weights; leave one out"
         )
     folder, recorded = out / CHECKPOINT, None
-    if config.get("world"):
-        recorded = _begin_on_top(config, data, out, device, resume)
+    if config.get("frozen"):
+        recorded = _begin_on_frozen(config, data, out, device, resume)
     else:
         # A function of its own, so that the data it holds goes before the stages load theirs.
         _train_world(config, settings, data, out, device, resume)
@@ -85,7 +85,7 @@ def train(config: DictConfig, data: Recordings, out: Path, device: torch.device,
 
 
 def _train_world(
-    config: DictConfig, settings: Settings, data: Recordings, out: Path, device: torch.device, resume: bool
+    config: DictConfig, settings: TrainingSettings, data: Recordings, out: Path, device: torch.device, resume: bool
 ) -> None:
     """Trains the world model itself."""
     import torch
@@ -100,7 +100,7 @@ def _train_world(
 
     if config.predictor.steps:
         raise UserError(
-            f"predictor.steps={config.predictor.steps}: needs world=CHECKPOINT, on whose embeddings it learns"
+            f"predictor.steps={config.predictor.steps}: needs frozen=CHECKPOINT, on whose embeddings it learns"
         )
     # Initial weights are the one thing torch draws from its global generator; it is put back as it was.
     with torch.random.fork_rng(devices=[]):
@@ -206,14 +206,14 @@ def model_group(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _begin_on_top(
+def _begin_on_frozen(
     config: DictConfig, data: Recordings, out: Path, device: torch.device, resume: bool
 ) -> Recorded | None:
-    """Puts the world model that `world` names into `out`, or makes sure that it was, and writes the config, with the
+    """Puts the world model that `frozen` names into `out`, or makes sure that it was, and writes the config, with the
     model as it is. Returns `data` as it sees that, where it is known.
 
     Raises:
-        UserError: see `take_world`; where nothing is to be learned, or where it was begun with other settings.
+        UserError: see `take_frozen`; where nothing is to be learned, or where it was begun with other settings.
     """
     from ..models.checkpoint import CONFIG, Checkpoint
     from ..training.loop import CHECKPOINT, SNAPSHOT
@@ -222,12 +222,12 @@ def _begin_on_top(
     asked = stages(config, data.length)
     if not asked:
         raise UserError(
-            f"world={config.world}: set what is to be learned on it: predictor, readout, prior or temporal.steps"
+            f"frozen={config.frozen}: set what is to be learned on it: predictor, readout, prior or temporal.steps"
         )
     folder, recorded = out / CHECKPOINT, None
-    world = Checkpoint.load(checkpoint_folder(config.world), device)
+    frozen = Checkpoint.load(checkpoint_folder(config.frozen), device)
     begun: dict[str, Any] = {
-        "world": world.sha256,
+        "world": frozen.sha256,
         "data": data.sha256,
         "seed": config.seed,
         "precision": config.precision,
@@ -241,13 +241,13 @@ def _begin_on_top(
         held = Checkpoint.load(folder, device)
         if (out / SNAPSHOT).exists():
             raise ResumeError(
-                f"world={config.world}: the training in {out} was begun without one; leave it out to resume"
+                f"frozen={config.frozen}: the training in {out} was begun without one; leave it out to resume"
             )
         if "on_top" in held.about:  # 0.1.0 wrote none
             require_same(held.about["on_top"], begun)
         require_same_stages(held.about, asked, predictor_stays=not config.predictor.steps)
     else:
-        held, recorded = take_world(config, world, data, device)
+        held, recorded = take_frozen(config, frozen, data, device)
         held = replace(held, about={**held.about, "on_top": begun})
         held.save(folder)
     _write_config_on_top(config, held, out)
@@ -261,11 +261,11 @@ def _write_config_on_top(config: DictConfig, held: Checkpoint, out: Path) -> Non
     told = {key: value for key, value in held.about.get("settings", {}).items() if key in flat(as_dict(config))}
     told |= {f"model.{key}": value for key, value in model_group(held.model.architecture).items()}
     told |= {"steps": held.about["steps"]} if "steps" in held.about else {}
-    of_world = OmegaConf.create(as_dict(config))
+    settings_of = OmegaConf.create(as_dict(config))
     for key, value in told.items():
         if key not in ("seed", "precision", "readout.width", "obs"):
-            OmegaConf.update(of_world, key, value)
-    write_config(of_world, out)
+            OmegaConf.update(settings_of, key, value)
+    write_config(settings_of, out)
 
 
 def require_same_stages(about: Mapping[str, Any], asked: Sequence[Stage], predictor_stays: bool = False) -> None:
@@ -288,7 +288,7 @@ def require_same_stages(about: Mapping[str, Any], asked: Sequence[Stage], predic
         )
 
 
-def take_world(
+def take_frozen(
     config: DictConfig, taken: Checkpoint, data: Recordings, device: torch.device
 ) -> tuple[Checkpoint, Recorded]:
     """The world model of the checkpoint `taken`, weights and metric as they are, less what was learned on
@@ -308,7 +308,7 @@ def take_world(
     for env in data.envs:
         taken.require(env, config.obs, config.model.chunk)
     shapes = {part: column.shape[1:] for part, column in data.columns.items()}
-    meet(f"world={config.world}", taken, f"data={config.data[0]}", shapes, data.worlds)
+    meet(f"frozen={config.frozen}", taken, f"data={config.data[0]}", shapes, data.worlds)
     wanted, held = architecture(config, data), taken.model.architecture
     new: tuple[str, ...] = ("readout.",)
     on_top = {"stages", *(f"{head}_steps" for head in HEADS)}
@@ -386,12 +386,12 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def training_settings(config: DictConfig) -> Settings:
+def training_settings(config: DictConfig) -> TrainingSettings:
     """How to train, of a config. UserError for a value that cannot be."""
-    from ..training.loop import Settings
+    from ..training.loop import TrainingSettings
 
     try:
-        return Settings(**{key: config[key] for key in SETTINGS})
+        return TrainingSettings(**{key: config[key] for key in SETTINGS})
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -77,7 +77,7 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             spaces["pixels"] = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (len(ACTION_NAMES),), np.float32)
-        self.stay = np.array([0.0, 0.0, 0.0, 0.0, CLOSED])
+        self.hold_action = np.array([0.0, 0.0, 0.0, 0.0, CLOSED])
         self.neutral = np.zeros(len(ACTION_NAMES))
 
     @property

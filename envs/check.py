@@ -60,7 +60,7 @@ def check_world(env: World, steps: int = 30, seed: int = 0) -> None:
 
     size = action_size(env)
     require(env.budget >= 1 and env.tolerance > 0, "`budget` and `tolerance` must be positive")
-    for key in ("stay", "neutral"):
+    for key in ("hold_action", "neutral"):
         action = np.asarray(getattr(env, key))
         fits = action.shape == (size,) and bool((np.abs(action) <= 1).all())
         require(fits, f"`{key}` must be an action ({size},) in [-1, 1]")
@@ -147,7 +147,7 @@ def _doubts(env: World, seed: int) -> list[str]:
         farthest = max(farthest, env.distance())
         start, before, bodies = env.save_state(), env.tracked_points(), _bodies(env)
         for _ in range(still):
-            env.advance(env.stay)
+            env.advance(env.hold_action)
         stayed = min(stayed, _farthest(env.tracked_points(), before))  # what is dropped at a start moves by itself
         swept = min(swept, _farthest(_bodies(env), bodies))
         if played >= env.tolerance:
@@ -171,9 +171,11 @@ def _doubts(env: World, seed: int) -> list[str]:
             "will find none; give place_goal=…"
         )
     if stayed >= env.tolerance:
-        doubts.append(f"`stay` moves the tracked points by {stayed:.3g} m in {still} steps; give stay=…")
-    elif swept >= env.tolerance and not np.any(env.stay):
-        doubts.append(f"`stay`, which is zero, moves the robot by {swept:.3g} m in {still} steps; give stay=…")
+        doubts.append(f"`hold_action` moves the tracked points by {stayed:.3g} m in {still} steps; give hold_action=…")
+    elif swept >= env.tolerance and not np.any(env.hold_action):
+        doubts.append(
+            f"`hold_action`, which is zero, moves the robot by {swept:.3g} m in {still} steps; give hold_action=…"
+        )
     return doubts
 
 

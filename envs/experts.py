@@ -7,11 +7,11 @@ from abc import abstractmethod
 import numpy as np
 
 from .arm import ACTION_SCALE, CLOSED, OPEN
-from .policy import Policy
+from .policy import ScriptedPolicy
 from .tasks import CUBE_AREA, Push, Stack, random_command
 
 
-class Expert(Policy):
+class TaskExpert(ScriptedPolicy):
     """Brings the first tracked point to `target` (3,), metres; to the goal's unless play has aimed it elsewhere."""
 
     target: np.ndarray | None = None
@@ -26,7 +26,7 @@ class Expert(Policy):
         """Draws a random end, as play does: also one that is no goal, or by a way that fails."""
 
 
-class ReachExpert(Expert):
+class ReachExpert(TaskExpert):
     """Straight to a point."""
 
     def act(self) -> np.ndarray:
@@ -36,7 +36,7 @@ class ReachExpert(Expert):
         self.target = random_command(self.env.task.workspace, self.rng)[:3]
 
 
-class PushExpert(Expert):
+class PushExpert(TaskExpert):
     """Goes round the cube to the side away from the goal, then pushes through its centre, correcting."""
 
     precision = 0.012  # metres at which it lets the cube be
@@ -79,7 +79,7 @@ class PushExpert(Expert):
         return centre + out * np.array([np.cos(angle + stride), np.sin(angle + stride)])
 
 
-class GraspExpert(Expert):
+class GraspExpert(TaskExpert):
     """Above a thing, down, close, carry, hold; starts over when it slips away."""
 
     slip = np.zeros(3)  # metres added to where the thing is believed to be: how play misses on purpose
@@ -185,7 +185,7 @@ class DrawerExpert(GraspExpert):
         self._slip()
 
 
-EXPERTS: dict[str, type[Expert]] = {
+EXPERTS: dict[str, type[TaskExpert]] = {
     "reach": ReachExpert,
     "push": PushExpert,
     "pickplace": PickPlaceExpert,

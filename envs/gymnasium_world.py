@@ -43,9 +43,9 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
             random for `budget` steps.
         observe: the environment's own observation of its present state; by default Gymnasium's `_get_obs`.
         proprio: what of that, flattened, the robot knows without looking; `obs=pixels+proprio` takes it.
-        stay: the action (A,), in [-1, 1], under which the robot stays about where it is and keeps what it has grasped;
-            by default zero, the middle of the bounds.
-        neutral: the action that costs no effort; by default `stay`.
+        hold_action: the action (A,), in [-1, 1], under which the robot stays about where it is and keeps what it has
+            grasped; by default zero, the middle of the bounds.
+        neutral: the action that costs no effort; by default `hold_action`.
         policies: who can act, by name, beside `random`; what recordings are made of is called `play`, which is
             `random` where it is not given.
         pixels, size: whether images are observed, and their side.
@@ -72,7 +72,7 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         place_goal: Callable[[Any, np.random.Generator], None] | None = None,
         observe: Callable[[Any], Any] | None = None,
         proprio: slice | None = None,
-        stay: Sequence[float] | np.ndarray | None = None,
+        hold_action: Sequence[float] | np.ndarray | None = None,
         neutral: Sequence[float] | np.ndarray | None = None,
         policies: Mapping[str, Callable[[Any, np.random.Generator], Policy]] | None = None,
         pixels: bool = False,
@@ -116,8 +116,8 @@ class GymnasiumWorld(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.dt = self._seconds_a_step()
         self.metadata = {"render_modes": [], "render_fps": max(1, round(1 / self.dt))}
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, own.shape, np.float32)
-        self.stay = self._own_action("stay", np.zeros(own.shape) if stay is None else stay)
-        self.neutral = self._own_action("neutral", self.stay if neutral is None else neutral)
+        self.hold_action = self._own_action("hold_action", np.zeros(own.shape) if hold_action is None else hold_action)
+        self.neutral = self._own_action("neutral", self.hold_action if neutral is None else neutral)
         self._settle()
         shape = np.shape(points(self.data))
         if len(shape) != 2 or shape[0] < 1 or shape[1] != 3:

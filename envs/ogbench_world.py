@@ -24,7 +24,13 @@ from .world import Observation, RandomPolicy
 TOLERANCE = 0.04  # metres: OGBench's own
 BUDGETS = {"ogbench/cube-single": 200, "ogbench/cube-double": 500, "ogbench/scene": 750}  # steps: OGBench's own
 ARM = slice(0, 19)  # of what is observed beside the objects' positions: all that is of the arm
-STAY = (0.0, 0.0, 0.07, 0.0, 0.44)  # without a move up the arm sinks under its weight; the gripper's is what play does
+HOLD_ACTION = (
+    0.0,
+    0.0,
+    0.07,
+    0.0,
+    0.44,
+)  # without a move up the arm sinks; the gripper's is what play does
 INTERRUPTED = 0.015  # of the steps of play: where something else comes between
 NOISE = 0.1  # of noisy play, at most; OGBench's own
 TASKS = ("button", "cube", "drawer", "window")  # of its oracles
@@ -76,7 +82,7 @@ class OgbenchWorld(GymnasiumWorld):
             place_goal=self._place_goal_of_task,
             observe=self._observe_all,
             proprio=ARM,
-            stay=STAY,
+            hold_action=HOLD_ACTION,
             neutral=np.zeros(5),
             policies=POLICIES[name],
             pixels=pixels,
@@ -282,7 +288,7 @@ class InterruptedPlay(Play):
             self._astray = lambda: action
 
 
-class Expert:
+class OGBenchExpert:
     """OGBench's oracle that sees where it stands, sent to the goal: the lowest cube that is not there yet."""
 
     def __init__(self, world: OgbenchWorld, rng: np.random.Generator) -> None:
@@ -310,8 +316,8 @@ class Expert:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    "ogbench/cube-single": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": Expert},
-    "ogbench/cube-double": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": Expert},
+    "ogbench/cube-single": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": OGBenchExpert},
+    "ogbench/cube-double": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay, "expert": OGBenchExpert},
     "ogbench/scene": {"play": Play, "noisy": NoisyPlay, "interrupted": InterruptedPlay},
 }
 """Who can act where, beside `random`."""

@@ -10,12 +10,12 @@ import numpy as np
 
 from .arm import CLOSED, OPEN
 from .experts import EXPERTS
-from .policy import Policy
+from .policy import ScriptedPolicy
 from .tasks import random_command
 from .world import RandomPolicy
 
 
-class PlayPolicy(Policy):
+class PlayPolicy(ScriptedPolicy):
     """Segments of 4 to 25 steps, each one of: the expert's skill toward a random end, moving to a random place, a
     random walk, resting; with a noise level of its own. Play with things seeks contact and often misses."""
 
@@ -54,7 +54,7 @@ class PlayPolicy(Policy):
             self._segment = lambda: np.zeros(5)
 
 
-class ExpertPolicy(Policy):
+class ExpertPolicy(ScriptedPolicy):
     """The task's expert, aimed at the environment's goal."""
 
     def reset(self) -> None:

@@ -10,7 +10,7 @@ from .arm import ACTION_SCALE
 from .arm_env import ArmEnv
 
 
-class Policy(ABC):
+class ScriptedPolicy(ABC):
     """Chooses actions (5,) in [-1, 1] for one environment; all randomness comes from `rng`."""
 
     def __init__(self, env: ArmEnv, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Worlds by name: Forearm's own, those that a program registers, and those that installed packages offer.
+"""Worlds by name: Forearm's own, those that a program registers, and those that installed packages add.
 
 Nothing is ever imported because a data set or a checkpoint names it: a name is looked up here, or is unknown.
 """
@@ -17,7 +17,7 @@ from .identity import fingerprint_as_made
 from .world import World
 
 GROUP = "forearm.worlds"
-"""The entry-point group in which a package offers worlds: `name = "module:function"`."""
+"""The entry-point group in which a package names its worlds: `name = "module:function"`."""
 
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
@@ -42,14 +42,14 @@ def register(name: str, make: MakeWorld) -> None:
     _registered[name] = make
 
 
-def world_names(offered: bool = True) -> list[str]:
-    """All that `make_world` knows; or what is registered alone, without what installed packages offer."""
-    entries = entry_points(group=GROUP) if offered else ()
+def world_names(installed: bool = True) -> list[str]:
+    """All that `make_world` knows; or what is registered alone, without those of installed packages."""
+    entries = entry_points(group=GROUP) if installed else ()
     return [*_registered, *sorted(entry.name for entry in entries if entry.name not in _registered)]
 
 
-def is_offered(name: str) -> bool:
-    """Whether an installed package offers a world, so that every process knows it."""
+def is_installed(name: str) -> bool:
+    """Whether a world is an installed package's, so that every process knows it."""
     return bool(entry_points(group=GROUP, name=name))
 
 

@@ -56,7 +56,7 @@ class World(Protocol):
         ...
 
     @property
-    def stay(self) -> np.ndarray:
+    def hold_action(self) -> np.ndarray:
         """The action (A,) under which the arm stays about where it is and keeps what it has grasped."""
         ...
 

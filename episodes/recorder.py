@@ -52,7 +52,7 @@ class Recordable(Protocol):
     def close(self) -> None: ...
 
 
-class Policy(Protocol):
+class Acts(Protocol):
     """Who acts; it may look into the simulator."""
 
     def reset(self) -> None: ...
@@ -60,7 +60,7 @@ class Policy(Protocol):
 
 
 MakeEnv = Callable[..., Recordable]
-MakePolicy = Callable[[str, Any, np.random.Generator], Policy]
+MakePolicy = Callable[[str, Any, np.random.Generator], Acts]
 
 
 def _make_env(name: str, **config: Any) -> Recordable:
@@ -69,7 +69,7 @@ def _make_env(name: str, **config: Any) -> Recordable:
     return make_world(name, **config)
 
 
-def _make_policy(name: str, env: Any, rng: np.random.Generator) -> Policy:
+def _make_policy(name: str, env: Any, rng: np.random.Generator) -> Acts:
     from ..envs import make_policy
 
     return make_policy(name, env, rng)

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..planner import Status
 from .clear import clear_outcomes
 from .closed_loop import Controller, Episodes, run_episodes
-from .controllers import Imagination
+from .controllers import LatentMPC
 from .energies import Box
 from .foresight import foresight
 from .goals import GoalManifest
@@ -97,7 +97,7 @@ def _run_seed(
     time_alone: bool,
 ) -> tuple[Row, Episodes]:
     goals = entry.manifest(manifest)
-    imagining = entry.controller if isinstance(entry.controller, Imagination) else None
+    imagining = entry.controller if isinstance(entry.controller, LatentMPC) else None
     watched = None if entry.alone else imagining
     if entry.alone and seed == entry.seeds[0]:
         warm_up(env, goals, entry.controller)
@@ -137,7 +137,7 @@ def _run_seed(
         by_task=success_by_task(goals, episodes),
         diverged=int(episodes.diverged.sum()) or None,
         drops=None if grasping is None else dropped(grasping, episodes),
-        energy_held=None if imagining is None or imagining.planner.looks_first else episodes.energy_held,
+        energy_held=None if imagining is None or imagining.planner.event_triggered else episodes.energy_held,
         plan_error_cm=ahead.error_cm if ahead else None,
         phantoms=ahead.phantoms if ahead and grasping is not None else None,
         violations=None if keep_out is None else int(keep_out.contains(tips(env, episodes)).sum()),
@@ -149,7 +149,7 @@ def _run_seed(
     return row, episodes
 
 
-def _ran(imagining: Imagination) -> str:
+def _ran(imagining: LatentMPC) -> str:
     """What ran its plans, and what should have."""
     ran, asked = imagining.backend, imagining.planner.backend
     return f"eager, not {asked}" if ran == "eager" and asked not in ("auto", "eager") else ran

@@ -19,6 +19,7 @@ from ..models.world_model import WorldModel
 from ..planner import (
     ActionSpace,
     Agent,
+    Clipped,
     ControlEnergy,
     Energy,
     KeepOut,
@@ -26,17 +27,16 @@ from ..planner import (
     Planner,
     PlanState,
     Proposal,
-    Saturated,
     Status,
     Term,
     weighted,
 )
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
-from .energies import METRICS, Box, CommandedTips, LettingGo, Remembering, Unlikely
+from .energies import METRICS, Box, CommandedTips, EarlyRelease, Remembering, Unlikely
 from .foresight import Foreseen
 from .goals import GoalManifest
-from .proposals import NOTHING, Offers, PriorRollouts
+from .proposals import PriorRollouts, ProposalSettings
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
@@ -44,11 +44,11 @@ WATCH = 5
 """Of how many plans one is kept to be compared with what comes of it."""
 
 
-class Zero:
-    """The arm stands still: an action (A,), `World.stay`, again and again."""
+class HoldController:
+    """The arm stands still: an action (A,), `World.hold_action`, again and again."""
 
-    def __init__(self, stay: np.ndarray) -> None:
-        self.stay = stay
+    def __init__(self, hold_action: np.ndarray) -> None:
+        self.hold_action = hold_action
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         del goals, seed
@@ -56,10 +56,10 @@ class Zero:
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
         del observations, states
-        return np.tile(self.stay, (self._problems, 1, 1))
+        return np.tile(self.hold_action, (self._problems, 1, 1))
 
 
-class Random:
+class RandomController:
     """Uniform actions (A,), each held for a chunk like a planner's."""
 
     def __init__(self, size: int, chunk: int) -> None:
@@ -75,7 +75,7 @@ class Random:
         return np.stack([rng.uniform(-1.0, 1.0, (1, self.size)) for rng in self._rngs]).repeat(self.chunk, axis=1)
 
 
-class Expert:
+class ExpertController:
     """The environment's scripted expert, which sees the simulator. UserError where it has none."""
 
     def __init__(self, env: World) -> None:
@@ -99,14 +99,14 @@ class Expert:
         return np.stack(actions)[:, None]
 
 
-class Imagination:
+class LatentMPC:
     """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
 
     `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
-    `goal`, `control`, `let_go` (`LettingGo`), `prior` (`Unlikely`) and `keep_out`, the last a box that the commanded
-    tip is charged for every metre and step inside of. `saturate` is the limit of goal and control together
-    (`Saturated`). Each plan begins with the `offers`; `prior` makes its share of them, and is what the term of its name
-    asks.
+    `goal`, `control`, `release` (`EarlyRelease`), `prior` (`Unlikely`) and `keep_out`, the last a box that the
+    commanded tip is charged for every metre and step inside of. `clip` is the limit of goal and control together
+    (`Clipped`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its
+    name asks.
     `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds, `statuses`
     plans of each `Status`, a problem each. `temporal` is what the metrics of that name compare by; UserError where one
     is named and there is none.
@@ -123,7 +123,7 @@ class Imagination:
         execute_steps: int | None = None,
         deadline: float | None = None,
         prior: ActionPrior | None = None,
-        offers: Offers = NOTHING,
+        proposals: ProposalSettings = ProposalSettings(),  # noqa: B008 (frozen)
         temporal: TemporalDistance | None = None,
     ) -> None:
         self.model = model = model.in_precision(rollout_precision(precision, device, model.width))
@@ -133,24 +133,28 @@ class Imagination:
         self.planner = planner.to(device)
         self.energy = dict(energy)
         self.weights = self.energy.pop("weights", {"goal": 1.0})
-        self.limit = self.energy.pop("saturate", math.inf)
+        self.limit = self.energy.pop("clip", math.inf)
         box = self.energy.pop("keep_out", None)
         self.keep_out = None if box is None else Box.parse(box)
         self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
-        if self.weights.get("let_go"):  # which way a gripper's action opens it, other worlds have their own ideas
-            as_arm(env, f"energy.weights.let_go={self.weights['let_go']}")
+        if self.weights.get("release"):  # which way a gripper's action opens it, other worlds have their own ideas
+            as_arm(env, f"energy.weights.release={self.weights['release']}")
         self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model, temporal)
         self.device = device
         self.execute_steps = execute_steps
         self.deadline = deadline
         self.prior = prior = None if prior is None else prior.in_precision(model.precision)
-        self.offers = offers
-        self.stay = torch.from_numpy(env.stay).to(self.planner.space.low)
-        self.control = ControlEnergy(neutral=torch.from_numpy(env.neutral).to(self.stay) if env.neutral.any() else None)
+        self.proposals = proposals
+        self.hold_action = torch.from_numpy(env.hold_action).to(self.planner.space.low)
+        self.control = ControlEnergy(
+            neutral=torch.from_numpy(env.neutral).to(self.hold_action) if env.neutral.any() else None
+        )
         self.rollouts = None
-        if prior is not None and offers.share:
+        if prior is not None and proposals.prior:
             space = self.planner.space
-            self.rollouts = PriorRollouts(model, prior, space, space.steps, offers.rest, env.tolerance, self.stay)
+            self.rollouts = PriorRollouts(
+                model, prior, space, space.steps, proposals.prior_stop, env.tolerance, self.hold_action
+            )
         self.energies: list[np.ndarray] = []
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
@@ -206,12 +210,12 @@ class Imagination:
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Term:
         self._z = self.model.encode(observation)
-        several = any(self.weights.get(term) for term in ("let_go", "prior"))
+        several = any(self.weights.get(term) for term in ("release", "prior"))
         model = Remembering(self.model) if several else self.model
         goal = LatentEnergy(model, self._z, self._goal, **self.energy)
         terms: dict[str, Energy] = {"goal": goal, "control": self.control}
         if self.model.readout is not None:
-            terms["let_go"] = LettingGo(model, self.model.readout, self._z, self.model.chunk)
+            terms["release"] = EarlyRelease(model, self.model.readout, self._z, self.model.chunk)
         if self.model.readout is not None and self.prior is not None:
             rest = self.model.readout, self._z, self._goal, self.model.chunk
             terms["prior"] = Unlikely(model, self.prior, *rest)
@@ -222,20 +226,20 @@ class Imagination:
         if self.limit == math.inf:
             return weighted(terms, weights)
         ends = {name: weights.pop(name) for name in ("goal", "control") if name in weights}
-        return Saturated(weighted(terms, ends), self.limit) + weighted(terms, weights)
+        return Clipped(weighted(terms, ends), self.limit) + weighted(terms, weights)
 
     def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
         del observation  # encoded already, for the energy
         proposals = []
         if self.rollouts is not None:
             self.rollouts.observe(self._z)
-            proposals.append(Proposal(self.rollouts, self.offers.share))
-        if self.offers.stay:
+            proposals.append(Proposal(self.rollouts, self.proposals.prior))
+        if self.proposals.hold:
             proposals.append(Proposal(self._keep_still, 1 / self.planner.samples))
         return proposals
 
     def _keep_still(self, state: PlanState, count: int) -> torch.Tensor:
-        return self.stay.expand(len(state.seeds), count, self.planner.space.steps, -1)
+        return self.hold_action.expand(len(state.seeds), count, self.planner.space.steps, -1)
 
 
 def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Tensor]:
@@ -243,7 +247,7 @@ def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Ten
     return {part: torch.from_numpy(batch[part]).to(device) for part in model.architecture.observations}
 
 
-class PriorAlone:
+class PriorController:
     """The learned action prior without planning: what it would do first, done.
 
     It executes the first `execute_steps` of what it answers, from noise of the deviation `temperature`, and is asked
@@ -280,7 +284,7 @@ class PriorAlone:
         return actions.cpu().numpy()
 
 
-class Oracle:
+class SimulatorMPC:
     """A planner on the true simulator: the ceiling that a perfect model would reach."""
 
     def __init__(self, env: World, planner: Planner, energy: Mapping[str, Any]) -> None:

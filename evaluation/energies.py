@@ -15,8 +15,7 @@ from ..errors import UserError
 from ..models.prior import ActionPrior
 from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
-from ..planner import Declared, Term
-from ..planner.energy import WorldModel as Imagines
+from ..planner import Declared, LatentModel, Term
 from .handling import FALL
 
 Features = Callable[[Tensor], Tensor]
@@ -110,7 +109,7 @@ Readout = Callable[[Tensor], Tensor]
 class Remembering(Declared):
     """A world model that imagines the same actions once, for several terms of one energy."""
 
-    model: Imagines
+    model: LatentModel
     last: tuple[Tensor, Tensor] | None = field(default=None, init=False)
 
     def encode(self, observation: dict[str, Tensor]) -> Tensor:
@@ -123,7 +122,7 @@ class Remembering(Declared):
 
 
 @dataclass(frozen=True, eq=False)
-class LettingGo(Term, Declared):
+class EarlyRelease(Term, Declared):
     """How much actions (B, N, T, A) open the gripper before the first object is imagined to fall, (B, N).
 
     It falls if it is more than half of `FALL` lower at some later step of the plan: what is imagined is
@@ -137,7 +136,7 @@ class LettingGo(Term, Declared):
         chunk: environment steps K in one model step.
     """
 
-    model: Imagines
+    model: LatentModel
     readout: Readout
     z: Tensor
     chunk: int
@@ -168,7 +167,7 @@ class Unlikely(Term, Declared):
         chunk: environment steps K in one model step, a divisor of L.
     """
 
-    model: Imagines
+    model: LatentModel
     prior: ActionPrior
     readout: Readout
     z: Tensor

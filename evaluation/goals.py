@@ -1,6 +1,6 @@
 """Goal manifests: fixed, hashed sets of starts and goals that every planner in a table is measured on.
 
-No start is solved, and no goal solves itself while the arm stands still (`World.stay`): both would count as success for
+No start is solved, and no goal solves itself while the arm holds (`World.hold_action`): both would count as success for
 nothing. No recording resets its environment with a seed that a manifest draws (seeds.py).
 """
 
@@ -135,7 +135,7 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
         try:
             env.reset(seed=goal_seed(seed, draw), options=options)
             problem = env.save_state(), env.goal_state()
-            solved = _solved_by_waiting(env, problem[0], env.budget, env.stay)
+            solved = _solved_by_waiting(env, problem[0], env.budget, env.hold_action)
         except SimulationError as error:
             diverged = error
             continue
@@ -153,7 +153,7 @@ def make_goals(env: World, count: int, seed: int) -> GoalManifest:
 
 def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) -> GoalManifest:
     """Problems whose goal is what a held-out episode came to `ahead` steps after their start, those alone that are
-    unsolved and stay so whether the arm stands still (`World.stay`) or makes no effort (`World.neutral`). An episode of
+    unsolved and stay so whether the arm holds (`World.hold_action`) or makes no effort (`World.neutral`). An episode of
     them takes twice as many steps as the recording did.
 
     Raises:
@@ -176,7 +176,9 @@ def goals_ahead(env: World, data: Dataset, count: int, seed: int, ahead: int) ->
         env.set_goal(problem[1])
         try:
             # From mid-motion, what is carried is held or let go where nothing is done.
-            solved = any(_solved_by_waiting(env, problem[0], 2 * ahead, action) for action in (env.stay, env.neutral))
+            solved = any(
+                _solved_by_waiting(env, problem[0], 2 * ahead, action) for action in (env.hold_action, env.neutral)
+            )
         except SimulationError:
             continue
         if not solved:

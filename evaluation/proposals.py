@@ -1,4 +1,4 @@
-"""What a planner is offered beside its own samples: a learned prior's actions, and keeping still."""
+"""What a planner evaluates beside its own samples: a learned prior's actions, and holding the position."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ STIR = 0.05
 
 
 @dataclass(frozen=True)
-class Offers:
-    """What a planner takes of a prior: the `share` of its first candidates, and of these the share that `rest` where
-    they arrive; and whether one candidate more keeps still throughout (`stay`)."""
+class ProposalSettings:
+    """What a planner evaluates beside its own samples: `prior` is the share of its first candidates that an action
+    prior makes, `prior_stop` the share of these that stop where they arrive, and `hold` whether one candidate more
+    holds the position throughout."""
 
-    share: float = 0.0
-    rest: float = 0.0
-    stay: bool = False
-
-
-NOTHING = Offers()
+    prior: float = 0.0
+    prior_stop: float = 0.0
+    hold: bool = False
 
 
 class PriorRollouts:
@@ -38,10 +36,10 @@ class PriorRollouts:
     `steps` are those of a plan, T; it answers with L at a time. What comes of a candidate is one member's future, the
     members taking turns: candidate i's is imagined by member i mod E.
 
-    The share `rest` of the candidates stands still from where it is imagined nearest to the goal on, if that is within
-    `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air. It does `stay` (A,) over
-    and over, by default nothing, each candidate a little off it. `temperature` is the deviation of the noise that
-    the prior answers from.
+    The share `stop` of the candidates stands still from where it is imagined nearest to the goal on, if that is within
+    `near` metres of it: what learned from an arm that always goes on passes a goal in mid-air. It does `hold_action`
+    (A,) over and over, by default nothing, each candidate a little off it. `temperature` is the deviation of the noise
+    that the prior answers from.
     """
 
     def __init__(
@@ -50,14 +48,14 @@ class PriorRollouts:
         prior: ActionPrior,
         space: ActionSpace,
         steps: int,
-        rest: float = 0.0,
+        stop: float = 0.0,
         near: float = 0.0,
-        stay: Tensor | None = None,
+        hold_action: Tensor | None = None,
         temperature: float = TEMPERATURE,
     ) -> None:
         self.model, self.prior, self.steps, self.temperature = model, prior, steps, temperature
-        self.rest, self.near = rest, near
-        self.stay = torch.zeros_like(space.low) if stay is None else stay.to(space.low)
+        self.stop, self.near = stop, near
+        self.hold_action = torch.zeros_like(space.low) if hold_action is None else hold_action.to(space.low)
         length = prior.architecture.segment
         # The space of one answer, for its noise: a stream a problem, as in a planner.
         self._answer = ActionSpace(low=space.low, high=space.high, steps=length)
@@ -78,7 +76,7 @@ class PriorRollouts:
     def imagine(self, seeds: Sequence[int], plans: int, count: int) -> Tensor:
         """Actions (B, count, T, A) after so many plans; problem b's depend on seeds[b] and that number alone."""
         batch = len(self._z)
-        resting = int(self.rest * count)
+        resting = int(self.stop * count)
         draws = self._segments + bool(resting)
         noise = self._answer.noise([seed + PRIOR_STREAM for seed in seeds], plans, (draws, count))
         z, goal = (x.repeat_interleave(count, dim=0) for x in (self._z, self._goal))
@@ -92,7 +90,7 @@ class PriorRollouts:
         offered = torch.cat(actions, 1)[:, : self.steps].unflatten(0, (batch, count))
         if resting:
             future = torch.cat(path, 1).unflatten(0, (batch, count))[:, :resting]
-            still = (self.stay + STIR * noise[-1, :, :resting, :1]).clamp(-1, 1)
+            still = (self.hold_action + STIR * noise[-1, :, :resting, :1]).clamp(-1, 1)
             offered[:, :resting] = torch.where(self._on_the_way(future)[..., None], offered[:, :resting], still)
         return offered
 

@@ -167,8 +167,8 @@ def _reading(rows: Sequence[Row]) -> str:
         )
     lines += [
         f"{row.planner}: while the goal held, plans had an energy of {row.energy_held:.2g} (median). With "
-        f"planner.enough at two or three times that, such as {2.5 * row.energy_held:.2g}, a plan is searched for only "
-        "when the one at hand has more energy, which saves time."
+        f"planner.replan_above at two or three times that, such as {2.5 * row.energy_held:.2g}, a plan is searched for "
+        "only when the one at hand has more energy, which saves time."
         for row in rows
         if row.energy_held is not None
     ]
@@ -204,7 +204,7 @@ def _diagnosis(row: Row, others: Sequence[Row], tolerance_cm: float | None) -> l
     if row.reached:
         lines.append(
             f"The goal held at some step of {percent(row.reached)} % of the episodes and was lost again: look at what "
-            "holds it, such as planner.stay=true."
+            "holds it, such as planner.hold=true."
         )
     still = next((other for other in others if other.planner == "zero"), None)
     if row.final_distance_cm is not None and still is not None and still.final_distance_cm is not None:

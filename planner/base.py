@@ -34,7 +34,7 @@ class Status(Enum):
     """What became of a plan, each with what to do about it."""
 
     OK = "All iterations ran; the plan is the best found."
-    ENOUGH = "What was at hand is good enough, by `enough`; nothing was searched."
+    REUSED = "What was at hand has at most the energy `replan_above`; nothing was searched."
     DEADLINE = "The deadline stopped the search early; the plan is the best found in time. Fewer samples would fit."
     LATE = "The plan came after its deadline. Execute the previous plan; lower samples or allow more time."
     NO_FINITE_ENERGY = "No candidate had a finite energy; the plan is the previous one, shifted. Check the energy."
@@ -135,7 +135,7 @@ class Plan:
             return Status.INFEASIBLE
         if not finite:
             return Status.NO_FINITE_ENERGY
-        return self.timing if searched or self.timing is Status.LATE else Status.ENOUGH
+        return self.timing if searched or self.timing is Status.LATE else Status.REUSED
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,10 +149,10 @@ class Planner(ABC):
         sigma: standard deviation of the first candidates, in the normalised box [-1, 1].
         execute: return the "best" candidate seen, or the final "mean" (evaluated once more; where its energy is not
             finite, the best).
-        enough: an energy that is good enough; -inf, none is. Where the previous plan, shifted, or a proposal has at
-            most this, it is the plan and nothing is searched, as in event-triggered control (Heemels, Johansson &
-            Tabuada 2012). The first plan of an episode is always searched, and so is every plan where proposals are
-            all the candidates. It takes one look at a value, before the search.
+        replan_above: the energy above which it replans; -inf replans always. Where the previous plan, shifted, or a
+            proposal has at most this, it is the plan and nothing is searched: event-triggered control (Heemels,
+            Johansson & Tabuada 2012). The first plan of an episode is always searched, and so is every plan where
+            proposals are all the candidates. It takes one look at a value, before the search.
         backend: what runs the search: "eager"; "cudagraphs", which records it on a GPU and replays it (`Captured`);
             a backend of torch.compile, which makes it one function ("inductor" fuses it, which takes a compiler and
             tens of seconds once; on a GPU it fuses what evaluates candidates, and records the search); "auto" is
@@ -170,7 +170,7 @@ class Planner(ABC):
     iterations: int = 4
     sigma: float = 0.5
     execute: Execute = "best"
-    enough: float = -math.inf
+    replan_above: float = -math.inf
     backend: Backend = "auto"
 
     def __post_init__(self) -> None:
@@ -182,8 +182,8 @@ class Planner(ABC):
                 if self.iterations < 1
                 else f"sigma={self.sigma}: must be positive"
             )
-        if not self.enough < math.inf:
-            raise ValueError(f"enough={self.enough}: must be below inf; -inf searches always")
+        if not self.replan_above < math.inf:
+            raise ValueError(f"replan_above={self.replan_above}: must be below inf; -inf replans always")
         for key, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):
             if getattr(self, key) not in choices:
                 raise ValueError(f"{key}={getattr(self, key)} is unknown; choose one of: {', '.join(choices)}")
@@ -202,9 +202,9 @@ class Planner(ABC):
         return self.iterations
 
     @property
-    def looks_first(self) -> bool:
-        """Whether a plan may be what is at hand, without a search."""
-        return self.enough > -math.inf
+    def event_triggered(self) -> bool:
+        """Whether it replans only where what is at hand has an energy above `replan_above`."""
+        return self.replan_above > -math.inf
 
     def to(self, device: torch.device | str) -> Self:
         """The same planner on `device`."""
@@ -272,11 +272,11 @@ class Planner(ABC):
             more = _Deadline(start, deadline, lambda: self.finished(clock), 2 if self.execute == "mean" else 1)
             return self._search(energy, bare, noise, guesses, previous_action, more), False
 
-        if not self.looks_first or not state.count or guesses.shape[1] >= self.samples:
+        if not self.event_triggered or not state.count or guesses.shape[1] >= self.samples:
             searched, (found, compiled) = None, search()
         else:
             found, compiled = self._fast_look(energy, bare, guesses, previous_action)
-            searched = found.energy > self.enough
+            searched = found.energy > self.replan_above
             if share := searched.float().mean().item():
                 sought, compiled = search()
                 found = found.where_not(searched, sought, share)
@@ -285,7 +285,7 @@ class Planner(ABC):
         count = getattr(energy, "violations", None)
         violations = count(found.actions[:, None]) if count is not None else None
         elapsed = (self.finished(clock) if deadline is not None else clock()) - start
-        timing = {self.iterations: Status.OK, 0: Status.ENOUGH}.get(found.iterations, Status.DEADLINE)
+        timing = {self.iterations: Status.OK, 0: Status.REUSED}.get(found.iterations, Status.DEADLINE)
         if deadline is not None and elapsed > deadline:
             timing = Status.LATE
         broken = None if violations is None else violations[:, 0]

@@ -27,7 +27,7 @@ class Energy(Protocol):
         ...
 
 
-class WorldModel(Protocol):
+class LatentModel(Protocol):
     """What `LatentEnergy` asks of a learned model."""
 
     def encode(self, observation: dict[str, Tensor]) -> Tensor:
@@ -137,7 +137,7 @@ def checked(energies: Tensor, actions: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Saturated(Term, Declared):
+class Clipped(Term, Declared):
     """An energy of which nothing finite counts as more than `limit`; what is not finite stays so.
 
     Far from a goal nothing within the horizon comes near it, and what a learned model is wrong about would decide
@@ -222,13 +222,13 @@ class LatentEnergy(Term, Declared):
     Start and goal come encoded, so that each is encoded once a plan, whatever N and the iterations are.
 
     Args:
-        model: rolls latents out; see `WorldModel`.
+        model: rolls latents out; see `LatentModel`.
         z, goal: latents (B, D) of the present observation and of the goal.
         distance: a name in `DISTANCES`.
         reduce: a name in `REDUCTIONS`, over the H model steps.
         final_weight: weight of the last distance under "min" and "path".
-        haste: added to a distance for each model step before it, so that of plans that arrive the soonest wins. Under
-            "min" alone, one that always means to arrive later never does.
+        time_penalty: added to a distance for each model step before it, so that of plans that arrive the soonest wins.
+            Under "min" alone, one that always means to arrive later never does.
         ensemble: a name in `ENSEMBLES`, over the E members of a model that has them.
         ensemble_k: standard deviations added under "mean_std".
         disagreement: weight of the members' variance, averaged over H and D.
@@ -238,13 +238,13 @@ class LatentEnergy(Term, Declared):
         ValueError: for a name that does not exist.
     """
 
-    model: WorldModel
+    model: LatentModel
     z: Tensor
     goal: Tensor
     distance: str = "mse"
     reduce: str = "min"
     final_weight: float = 0.1
-    haste: float = 0.0
+    time_penalty: float = 0.0
     ensemble: str = "mean"
     ensemble_k: float = 1.0
     disagreement: float = 0.0
@@ -261,8 +261,8 @@ class LatentEnergy(Term, Declared):
         if self.metric is not None:
             seen, goal = self.metric(seen), self.metric(goal)
         distance = DISTANCES[self.distance](seen, goal)
-        if self.haste:
-            distance = distance + self.haste * torch.arange(distance.shape[-1], device=distance.device)
+        if self.time_penalty:
+            distance = distance + self.time_penalty * torch.arange(distance.shape[-1], device=distance.device)
         energies = REDUCTIONS[self.reduce](distance, self.final_weight)
         if prediction.dim() == 4:
             return energies

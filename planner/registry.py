@@ -8,7 +8,7 @@ from .actions import ActionSpace
 from .base import Planner
 from .cem import CEM
 from .constraints import KeepOut, Limits
-from .energy import ControlEnergy, FunctionEnergy, LatentEnergy, Saturated, TensorEnergy, Term
+from .energy import Clipped, ControlEnergy, FunctionEnergy, LatentEnergy, TensorEnergy, Term
 from .gradient import CEMGradient, Gradient
 from .icem import ICEM
 from .mppi import MPPI
@@ -28,7 +28,7 @@ ENERGIES: dict[str, Callable[..., Term]] = {
     "control": ControlEnergy,
     "keep_out": KeepOut,
     "limits": Limits,
-    "saturated": Saturated,
+    "clipped": Clipped,
     "function": FunctionEnergy,
     "tensors": TensorEnergy,
 }

@@ -15,7 +15,7 @@ from forearm.commands.bench import make_planners
 from forearm.envs import ArmEnv, make
 from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import Batch
-from forearm.evaluation.controllers import Imagination, PriorAlone, Random, action_space
+from forearm.evaluation.controllers import LatentMPC, PriorController, RandomController, action_space
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.results import cells, pool, read_results, remarks
 from forearm.models.checkpoint import Checkpoint
@@ -44,12 +44,12 @@ def model(readout: int = 0) -> WorldModel:
     return WorldModel(shape).eval()
 
 
-def planning(env: ArmEnv, of: WorldModel) -> Imagination:
+def planning(env: ArmEnv, of: WorldModel) -> LatentMPC:
     planner = make_planner("cem", action_space([-1] * 5, [1] * 5, 3, 2), samples=8, iterations=1)
-    return Imagination(env, of, planner, {"reduce": "min"})
+    return LatentMPC(env, of, planner, {"reduce": "min"})
 
 
-class Raises(Random):
+class Raises(RandomController):
     """Fails with one seed, in mid-run."""
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def test_the_priors_row_has_settings_of_its_own(reach: ArmEnv, goals: GoalManife
     space = action_space([-1] * 5, [1] * 5, 1, 2)
     rows = {}
     for steps, temperature in ((1, 0.6), (3, 0.6), (3, 0.0)):
-        alone = PriorAlone(of, prior, space, "cpu", steps, temperature)
+        alone = PriorController(of, prior, space, "cpu", steps, temperature)
         rows[steps, temperature], _ = run_entry(reach, goals, "state", Entry("prior", "planner", alone, [0, 1]))
     assert rows[1, 0.6][0].plans == 6 and rows[3, 0.6][0].plans == 2, "it executes so many steps of each answer"
     final = {key: [row.outcomes["final_cm"] for row in its if row.outcomes] for key, its in rows.items()}
@@ -192,7 +192,7 @@ def test_settings_that_a_prior_cannot_act_by_are_refused(
 
 
 def test_what_is_not_timed_alone_has_its_share_of_the_batch(reach: ArmEnv, goals: GoalManifest) -> None:
-    rows, _ = run_entry(reach, goals, "state", Entry("random", "floor", Random(5, 2), [0], timed=False))
+    rows, _ = run_entry(reach, goals, "state", Entry("random", "floor", RandomController(5, 2), [0], timed=False))
     assert rows[0].plan_ms_p50 is not None
 
 

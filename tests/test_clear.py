@@ -7,7 +7,7 @@ import pytest
 from forearm.envs import make, make_world
 from forearm.evaluation.clear import SYMMETRY, clear_outcomes, cube_angle, moderate, strict
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Random
+from forearm.evaluation.controllers import RandomController
 from forearm.evaluation.goals import make_goals
 
 
@@ -63,7 +63,7 @@ def test_strict_is_held_three_steps_where_it_should_be_and_turned_as_it_should()
 def test_only_goals_of_cubes_alone_are_judged() -> None:
     reach = make("reach", pixels=False)
     goals = make_goals(reach, 1, seed=3)
-    assert clear_outcomes(reach, run_episodes(reach, goals, Random(5, 1), seed=0)) == {}
+    assert clear_outcomes(reach, run_episodes(reach, goals, RandomController(5, 1), seed=0)) == {}
 
 
 @pytest.mark.filterwarnings("ignore:.*DISPLAY")
@@ -74,7 +74,7 @@ def test_predicates_are_read_off_recorded_states() -> None:
 
     world = make_world("ogbench/cube-single", pixels=False)
     goals = replace(make_goals(world, 3, seed=3), budget=4)
-    still = run_episodes(world, goals, Random(5, 1), seed=0)
+    still = run_episodes(world, goals, RandomController(5, 1), seed=0)
     assert clear_outcomes(world, still) == {"clear_moderate": [False] * 3, "clear_strict": [False] * 3}
     states = still.states.copy()
     for episode, yaw in ((0, 90.0), (1, 30.0)):

@@ -21,7 +21,7 @@ from forearm.commands import common, quickstart
 from forearm.commands.bench import sweep
 from forearm.commands.common import flat
 from forearm.envs import make
-from forearm.evaluation.controllers import Imagination, Zero
+from forearm.evaluation.controllers import HoldController, LatentMPC
 from forearm.evaluation.goals import make_goals
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -115,7 +115,7 @@ BENCH = f"bench obs=state checkpoint={{run}}/train/checkpoint {GOOD}"
 TRAIN = "train obs=state data={run}/data out={out} steps=2"
 ROUND = "record policy=planner obs=state checkpoint={run}/train/checkpoint workers=1 episodes=2 out={out}"
 CEM_CHOICES = (
-    "horizon, knots, spline, noise_beta, prior, rest, stay, enough, backend, "
+    "horizon, knots, spline, noise_beta, prior, prior_stop, hold, replan_above, backend, "
     "samples, iterations, sigma, elites, momentum"
 )
 
@@ -135,7 +135,7 @@ BAD: dict[str, tuple[str, str]] = {
     "round's planner": (f"{ROUND} planner.sigma=0", r"planner\.sigma=0.*: must be positive"),
     "round's energy": (f"{ROUND} energy.reduce=max", r"energy\.reduce=max is unknown; choose one of"),
     "round's prior": (f"{ROUND} planner.prior=1", r"planner\.prior: the checkpoint has no action prior"),
-    "no room to stay": (f"{ROUND} planner.prior=1 planner.stay=true", r"planner\.stay=true: .*offers all of 128 cand"),
+    "no room to hold": (f"{ROUND} planner.prior=1 planner.hold=true", r"planner\.hold=true: .*offers all of 128 cand"),
     "round's steps": (f"{ROUND} execute_steps=0", r"execute_steps=0: must lie in 1 … 12, a plan's steps"),
     "device": (f"{BENCH} device=tpu", "device=tpu is unknown; choose one of: auto, cpu, cuda"),
     "planners": (f"{BENCH} planners=[cem,foo]", "planners: foo is unknown; choose from: cem, .*prior, expert, oracle"),
@@ -151,7 +151,7 @@ BAD: dict[str, tuple[str, str]] = {
     "relax": (f"{TRAIN} relax=2", r"relax=2(\.0)?: must lie in 0 … 1; it is a share"),
     "ridge": (f"{TRAIN} ridge=0", r"ridge=0(\.0)?: must be positive"),
     "energy weight": (f"{BENCH} energy.weights.control=-1", r"energy\.weights\.control=-1: must not be negative"),
-    "no limit": (f"{BENCH} energy.saturate=0", r"energy\.saturate=0(\.0)?: must be positive, or inf for no limit"),
+    "no limit": (f"{BENCH} energy.clip=0", r"energy\.clip=0(\.0)?: must be positive, or inf for no limit"),
     "energy term": (f"{BENCH} energy.weights.effort=1", r"no key 'energy\.weights\.effort'"),
     "oracle reduce": (f"{BENCH} planners=[oracle] oracle.reduce=max", r"oracle\.reduce=max is unknown; choose one"),
     "box": (f"{BENCH} energy.keep_out=0,0,0", r"energy\.keep_out=0,0,0: must be a box LOW\.\.HIGH in metres"),
@@ -377,8 +377,8 @@ def test_ctrl_c_in_what_cannot_be_resumed(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Zero, "begin", interrupted)
-    monkeypatch.setattr(Imagination, "begin", interrupted)
+    monkeypatch.setattr(HoldController, "begin", interrupted)
+    monkeypatch.setattr(LatentMPC, "begin", interrupted)
     for command in ("bench planners=[zero]", "demo"):
         out = f"out={tmp_path / command[:4]}"
         checkpoint = f"checkpoint={state_run / 'train' / 'checkpoint'}"
@@ -451,9 +451,9 @@ def test_bench_planners_times_a_large_model_against_its_matrix_products(tmp_path
 
 def test_help_shows_infinities_as_they_are_typed() -> None:
     shown = dict(re.findall(r"^ +(\S+)=(-?inf) ", command_help(COMMANDS["bench"]), re.MULTILINE))
-    assert shown == {"planner.enough": "-inf", "energy.saturate": "inf"}
+    assert shown == {"planner.replan_above": "-inf", "energy.clip": "inf"}
     config = compose("bench", [f"{key}={value}" for key, value in shown.items()])
-    assert (config.planner.enough, config.energy.saturate) == (-math.inf, math.inf)
+    assert (config.planner.replan_above, config.energy.clip) == (-math.inf, math.inf)
 
 
 def test_help_tells_of_the_presets() -> None:
@@ -465,7 +465,7 @@ def test_help_tells_of_the_presets() -> None:
     )
     record = command_help(COMMANDS["record"])
     assert "with env=ogbench/scene, unless set otherwise: length=160\n" in record + "\n" and "obs=state," not in record
-    assert "energy.weights.let_go=1.0" in record and "planner.samples=128" not in record
+    assert "energy.weights.release=1.0" in record and "planner.samples=128" not in record
     assert re.search(r"^  planner=cem +# .*`forearm demo --help`", record, re.MULTILINE)
     assert "unless set otherwise" not in command_help(COMMANDS["data check"])
 
@@ -482,11 +482,11 @@ def test_presets_give_way_to_what_is_set() -> None:
     assert [compose("bench", words).planner.prior for words in grasps] == [0.97, 1.0, 0.0]
     assert compose("bench", ["energy.weights.control=0.5", "env=reach"]).energy.weights.control == 0.5
     ogbench = ["env=ogbench/cube-single", "obs=state"]
-    assert compose("bench", ogbench).energy.saturate == 0.001  # of the metric that another preset chose
-    for word in ("energy.metric=slow", "energy.saturate=inf"):
-        assert compose("bench", [*ogbench, word]).energy.saturate == math.inf
+    assert compose("bench", ogbench).energy.clip == 0.001  # of the metric that another preset chose
+    for word in ("energy.metric=slow", "energy.clip=inf"):
+        assert compose("bench", [*ogbench, word]).energy.clip == math.inf
     energies, _ = sweep(compose("bench", [*ogbench, "energies=[own,mse/min/slow]"]))
-    assert [energy["saturate"] for energy in energies] == [0.001, math.inf]
+    assert [energy["clip"] for energy in energies] == [0.001, math.inf]
 
 
 @pytest.mark.parametrize(

@@ -254,10 +254,10 @@ def test_what_is_carried_stays() -> None:
                 break
         else:
             continue
-        env.advance(env.stay)  # what has been set in motion settles
+        env.advance(env.hold_action)  # what has been set in motion settles
         before = env.tracked_points(), env.tip
         for _ in range(20):
-            env.advance(env.stay)
+            env.advance(env.hold_action)
         np.testing.assert_allclose(env.tracked_points(), before[0], atol=5e-3)
         np.testing.assert_allclose(env.tip, before[1], atol=5e-3)
         carried += 1

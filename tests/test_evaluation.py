@@ -18,17 +18,17 @@ from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry, tips
 from forearm.evaluation.closed_loop import Batch, Controller, Episodes, run_episodes
 from forearm.evaluation.controllers import (
-    Expert,
-    Imagination,
-    Oracle,
-    Random,
-    Zero,
+    ExpertController,
+    HoldController,
+    LatentMPC,
+    RandomController,
+    SimulatorMPC,
     action_space,
 )
 from forearm.evaluation.energies import Box, CommandedTips
 from forearm.evaluation.films import film
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
-from forearm.evaluation.proposals import Offers
+from forearm.evaluation.proposals import ProposalSettings
 from forearm.evaluation.timing import FEWEST, WARM_UP, in_turns
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
@@ -171,24 +171,24 @@ def test_goals_are_those_asked_for(reach: ArmEnv, reach_goals: GoalManifest, tmp
 # The closed loop
 
 
-def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) -> Imagination:
+def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) -> LatentMPC:
     torch.manual_seed(0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=chunk, latent=6)).eval()
     for parameter in model.predictor.parameters():
         torch.nn.init.normal_(parameter)
     space = action_space([-1] * 5, [1] * 5, 3, chunk)
     planner = make_planner("cem", space, samples=samples, iterations=2)
-    return Imagination(env, model, planner, {"reduce": "min", **energy})
+    return LatentMPC(env, model, planner, {"reduce": "min", **energy})
 
 
 def controllers(env: ArmEnv) -> dict[str, Controller]:
     oracle = make_planner("cem", action_space([-1] * 5, [1] * 5, 2, 2), samples=4, iterations=1, elites=0.5)
     return {
-        "zero": Zero(env.stay),
-        "random": Random(5, 3),
-        "expert": Expert(env),
+        "zero": HoldController(env.hold_action),
+        "random": RandomController(5, 3),
+        "expert": ExpertController(env),
         "imagination": imagination(env),
-        "oracle": Oracle(env, oracle, {"reduce": "min"}),
+        "oracle": SimulatorMPC(env, oracle, {"reduce": "min"}),
     }
 
 
@@ -207,12 +207,12 @@ def test_problems_in_lockstep_are_problems_alone(reach: ArmEnv, reach_goals: Goa
     assert np.array_equal(other.actions, together.actions) == (name in ("zero", "expert"))
 
 
-@pytest.mark.parametrize("stay", [False, True])
+@pytest.mark.parametrize("hold", [False, True])
 def test_one_candidate_keeps_still_where_that_is_asked(
-    reach: ArmEnv, reach_goals: GoalManifest, stay: bool, monkeypatch: pytest.MonkeyPatch
+    reach: ArmEnv, reach_goals: GoalManifest, hold: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller = imagination(reach)
-    controller.offers = Offers(stay=stay)
+    controller.proposals = ProposalSettings(hold=hold)
     imagined: list[torch.Tensor] = []
     rollout = controller.model.rollout
 
@@ -223,8 +223,8 @@ def test_one_candidate_keeps_still_where_that_is_asked(
     monkeypatch.setattr(controller.model, "rollout", watched)
     run_episodes(reach, replace(reach_goals, budget=4), controller, seed=0)
     first = imagined[0::2]  # of two iterations
-    still = [(actions == torch.from_numpy(reach.stay).float()).all(-1).all(-1).sum(-1) for actions in first]
-    assert len(still) == 2 and [count.tolist() for count in still] == [[int(stay)] * COUNT] * 2
+    still = [(actions == torch.from_numpy(reach.hold_action).float()).all(-1).all(-1).sum(-1) for actions in first]
+    assert len(still) == 2 and [count.tolist() for count in still] == [[int(hold)] * COUNT] * 2
 
 
 def test_commanded_tips_are_those_of_the_arm(env: ArmEnv) -> None:
@@ -254,13 +254,13 @@ def test_plans_keep_out_of_a_box(reach: ArmEnv, reach_goals: GoalManifest) -> No
     assert inside[0] > 3 and inside[1] == 0
 
 
-def test_goal_and_control_saturate_together_and_a_box_does_not(reach: ArmEnv, reach_goals: GoalManifest) -> None:
+def test_goal_and_control_are_clipped_together_and_a_box_does_not(reach: ArmEnv, reach_goals: GoalManifest) -> None:
     manifest = replace(reach_goals.first(1), budget=4)
     everywhere = "-9,-9,-9..9,9,9"
     found = {}
     for weight in (0.0, 1.0):
         weights = {"goal": 1.0, "control": 1.0, "keep_out": weight}
-        controller = imagination(reach, samples=16, keep_out=everywhere, weights=weights, saturate=0.5)
+        controller = imagination(reach, samples=16, keep_out=everywhere, weights=weights, clip=0.5)
         run_episodes(reach, manifest, controller, seed=0)
         found[weight] = controller.energies[0].item()
     assert found[0.0] == 0.5 and found[1.0] > 0.5
@@ -274,7 +274,7 @@ def test_what_is_no_box_is_refused(text: str) -> None:
 
 def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest) -> None:
     manifest = replace(goals, budget=12)
-    found = run_episodes(env, manifest, Random(5, 4), seed=0)
+    found = run_episodes(env, manifest, RandomController(5, 4), seed=0)
     for problem in range(COUNT):
         env.load_state(manifest.start[problem])
         env.set_goal(manifest.goal[problem])
@@ -286,10 +286,10 @@ def test_episodes_are_those_of_the_environment(env: ArmEnv, goals: GoalManifest)
 
 def test_the_expert_succeeds_and_zero_fails(env: ArmEnv, goals: GoalManifest) -> None:
     told = []
-    expert = run_episodes(env, goals, Expert(env), seed=0, advance=told.append)
+    expert = run_episodes(env, goals, ExpertController(env), seed=0, advance=told.append)
     assert sum(told) == COUNT * goals.budget
     assert expert.success.mean() >= 0.75 and (expert.reached >= expert.success).all()
-    zero = run_episodes(env, goals, Zero(env.stay), seed=0)
+    zero = run_episodes(env, goals, HoldController(env.hold_action), seed=0)
     assert not zero.success.any() and not zero.reached.any()
 
 
@@ -375,7 +375,7 @@ def test_a_bench_entry_gives_a_row_a_seed(reach: ArmEnv, reach_goals: GoalManife
     assert all(energy.shape == (COUNT,) for energy in episodes.energies)
     assert len(episodes.act_seconds) == 4, "the episodes are those of all problems, not of the one that was timed"
 
-    still = Entry("zero", "floor", Zero(reach.stay), [0], episodes=2, timed=False)
+    still = Entry("zero", "floor", HoldController(reach.hold_action), [0], episodes=2, timed=False)
     few, _ = run_entry(reach, manifest, "state", still)
     assert few[0].episodes == 2 and few[0].evaluations == 0
 

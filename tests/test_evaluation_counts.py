@@ -15,8 +15,8 @@ from forearm.episodes.store import Column
 from forearm.evaluation import closed_loop, handling, timing
 from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
-from forearm.evaluation.controllers import SEEDS, Random, Zero, action_space
-from forearm.evaluation.energies import Added, Box, LettingGo, Remembering
+from forearm.evaluation.controllers import SEEDS, HoldController, RandomController, action_space
+from forearm.evaluation.energies import Added, Box, EarlyRelease, Remembering
 from forearm.evaluation.foresight import AHEAD, Foreseen, execute, foresight
 from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead, make_goals
 from forearm.evaluation.planners import Gap, gap_table, measure_gap
@@ -81,7 +81,7 @@ def test_a_start_that_waiting_solves_is_no_problem(
     world = Waiting(reach, monkeypatch, solved_after, 0.99 * reach.tolerance)
     with pytest.raises(GoalError, match=r"env=reach: 100 draws gave 0 goals .* asked for are 1"):
         make_goals(reach, 1, seed=0)
-    assert all(np.array_equal(action, reach.stay) for action in world.done)
+    assert all(np.array_equal(action, reach.hold_action) for action in world.done)
 
 
 def test_a_start_that_is_solved_after_the_episode_or_not_quite_is_a_problem(
@@ -277,12 +277,16 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
 
     everywhere = Box(np.full(3, -9.0), np.full(3, 9.0))
     (row,), _ = run_entry(
-        reach, manifest, "state", Entry("zero", "floor", Zero(reach.stay), [0], timed=False), keep_out=everywhere
+        reach,
+        manifest,
+        "state",
+        Entry("zero", "floor", HoldController(reach.hold_action), [0], timed=False),
+        keep_out=everywhere,
     )
     assert row.violations == 15
-    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
-    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
-    assert Entry("zero", "floor", Zero(reach.stay), [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
+    assert Entry("zero", "floor", still, [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
+    assert Entry("zero", "floor", still, [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
+    assert Entry("zero", "floor", still, [0, 1], alone=True).steps(manifest) == 2 * 3 * 5
 
 
 def test_actions_may_lie_on_their_bounds(reach: ArmEnv, goals: GoalManifest) -> None:
@@ -294,7 +298,7 @@ def test_actions_may_lie_on_their_bounds(reach: ArmEnv, goals: GoalManifest) -> 
 
 
 def test_tips_are_those_after_each_step(reach: ArmEnv, goals: GoalManifest) -> None:
-    found = run_episodes(reach, replace(goals.first(2), budget=3), Random(5, 1), 0)
+    found = run_episodes(reach, replace(goals.first(2), budget=3), RandomController(5, 1), 0)
     where = tips(reach, found)
     assert where.shape == (2, 3, 3) and found.evaluations == [0, 0, 0]
     for b, t in np.ndindex(2, 3):
@@ -324,7 +328,7 @@ def test_success_of_each_task(goals: GoalManifest) -> None:
 
 
 def test_random_actions_are_held_and_each_problem_has_its_own(goals: GoalManifest) -> None:
-    random = Random(5, 3)
+    random = RandomController(5, 3)
     random.begin(goals, {}, seed=2)
     for draw in range(2):
         actions = random.act({}, np.empty(0))
@@ -332,7 +336,7 @@ def test_random_actions_are_held_and_each_problem_has_its_own(goals: GoalManifes
         for b in range(3):
             own = np.random.default_rng(2 * SEEDS + b).uniform(-1, 1, (draw + 1, 5))[draw]
             np.testing.assert_array_equal(actions[b, 0], own)
-    still = Zero(np.array([0.0, 0.0, -1.0, 0.5]))
+    still = HoldController(np.array([0.0, 0.0, -1.0, 0.5]))
     still.begin(goals, {}, 0)
     assert still.act({}, np.empty(0)).tolist() == [[[0.0, 0.0, -1.0, 0.5]]] * 3
 
@@ -428,7 +432,7 @@ def test_letting_go_is_charged_before_a_fall() -> None:
     def charged(*heights: list[float]) -> float:
         futures = torch.tensor(heights)[:, None, None, :, None].expand(-1, 1, 1, -1, 3)
         model: Any = SimpleNamespace(rollout=lambda z, actions: futures if len(heights) > 1 else futures[0])
-        return LettingGo(model, lambda z: z, torch.ones(1, 3), 2)(actions).item()
+        return EarlyRelease(model, lambda z: z, torch.ones(1, 3), 2)(actions).item()
 
     assert charged([1.0, 0.98, 0.98]) == pytest.approx((0.2 + 0.4) / 3)
     assert charged([1.0, 1.0, 0.9]) == pytest.approx((0.2 + 0.4 + 1.0) / 3)

@@ -55,7 +55,7 @@ def test_nothing_in_a_plan_waits_for_the_device(name: str, model: WorldModel) ->
 
 
 def test_a_look_at_what_is_at_hand_is_captured(model: WorldModel) -> None:
-    eager, captured = (replace(small("cem", backend), enough=1e9) for backend in ("eager", "auto"))
+    eager, captured = (replace(small("cem", backend), replan_above=1e9) for backend in ("eager", "auto"))
     state, plan = eager.plan(energy(model, 2, 0), eager.init(2)).state, None
     for seed in range(4):
         expected, plan = (planner.plan(energy(model, 2, seed), state) for planner in (eager, captured))

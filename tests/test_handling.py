@@ -8,7 +8,7 @@ from forearm.envs import ArmEnv, make, make_policy
 from forearm.envs.tasks import place_holding, place_object
 from forearm.evaluation.handling import drops, grasped
 
-OPEN, CLOSE, UP, DOWN, STAY = np.eye(5)[4], -np.eye(5)[4], np.eye(5)[2], -np.eye(5)[2], np.zeros(5)
+OPEN, CLOSE, UP, DOWN, HOLD = np.eye(5)[4], -np.eye(5)[4], np.eye(5)[2], -np.eye(5)[2], np.zeros(5)
 HALF = 0.02
 
 
@@ -38,7 +38,7 @@ def episode(env: ArmEnv, actions: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def test_a_cube_that_is_carried_and_put_down_is_no_drop(env: ArmEnv) -> None:
-    states = episode(env, [STAY] * 3 + [UP] * 3 + [DOWN] * 3 + [STAY] * 2 + [OPEN] * 3 + [UP] * 4)
+    states = episode(env, [HOLD] * 3 + [UP] * 3 + [DOWN] * 3 + [HOLD] * 2 + [OPEN] * 3 + [UP] * 4)
     held = grasped(env, states)
     assert held.shape == (len(states), 2) and not held[:, 1].any(), "the base was never touched"
     assert held[1:12, 0].all() and not held[-5:, 0].any()
@@ -46,7 +46,7 @@ def test_a_cube_that_is_carried_and_put_down_is_no_drop(env: ArmEnv) -> None:
 
 
 def test_a_cube_that_is_released_in_the_air_is_a_drop(env: ArmEnv) -> None:
-    states = episode(env, [STAY] * 3 + [UP] * 3 + [OPEN] * 8)
+    states = episode(env, [HOLD] * 3 + [UP] * 3 + [OPEN] * 8)
     held = grasped(env, states)[:, 0]
     assert held[1:6].all() and not held[-6:].any()
     np.testing.assert_array_equal(drops(env, states), [1, 0])
@@ -55,7 +55,7 @@ def test_a_cube_that_is_released_in_the_air_is_a_drop(env: ArmEnv) -> None:
 
 def test_a_hand_that_follows_a_falling_cube_down_does_not_hold_it(env: ArmEnv) -> None:
     hold(env, 0.2)
-    states = episode(env, [STAY, OPEN + DOWN, *[OPEN + DOWN] * 5])
+    states = episode(env, [HOLD, OPEN + DOWN, *[OPEN + DOWN] * 5])
     assert not grasped(env, states)[-4:, 0].any()
     np.testing.assert_array_equal(drops(env, states), [1, 0])
 
@@ -63,7 +63,7 @@ def test_a_hand_that_follows_a_falling_cube_down_does_not_hold_it(env: ArmEnv) -
 def test_a_finger_may_lose_touch_for_a_moment_in_the_air_but_not_on_the_table(env: ArmEnv) -> None:
     for height, expected in ((0.2, True), (HALF, False)):
         hold(env, height)
-        both = episode(env, [STAY])[1]
+        both = episode(env, [HOLD])[1]
         env.load_state(both)
         env.data.joint("left_finger").qpos[0] += 0.002
         one = env.save_state()
@@ -72,17 +72,17 @@ def test_a_finger_may_lose_touch_for_a_moment_in_the_air_but_not_on_the_table(en
 
 
 def test_what_was_never_lifted_is_not_dropped(env: ArmEnv) -> None:
-    pushed = episode(env, [STAY] * 2 + [np.eye(5)[1]] * 4 + [OPEN] * 3)
+    pushed = episode(env, [HOLD] * 2 + [np.eye(5)[1]] * 4 + [OPEN] * 3)
     np.testing.assert_array_equal(drops(env, pushed), [0, 0])
     place_object(env.data, "cube", np.array([0.55, 0.1, 0.2]), yaw=0.0)  # falls, but from nobody's hand
     env.load_state(env.save_state())
-    np.testing.assert_array_equal(drops(env, episode(env, [STAY] * 8)), [0, 0])
+    np.testing.assert_array_equal(drops(env, episode(env, [HOLD] * 8)), [0, 0])
 
 
 def test_each_drop_counts_once(env: ArmEnv) -> None:
-    one = episode(env, [STAY] * 3 + [UP] * 3 + [OPEN] * 4)
+    one = episode(env, [HOLD] * 3 + [UP] * 3 + [OPEN] * 4)
     hold(env, HALF)
-    other = episode(env, [STAY] * 3 + [UP] * 2 + [OPEN] * 8)
+    other = episode(env, [HOLD] * 3 + [UP] * 2 + [OPEN] * 8)
     np.testing.assert_array_equal(drops(env, np.concatenate([one, other])), [2, 0])
 
 

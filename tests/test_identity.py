@@ -450,9 +450,9 @@ def test_a_world_model_of_another_shape_is_no_world_for_a_recording(
     register("mine", reacher)
     run("record env=mine obs=state episodes=4 length=10 workers=1 policy=random", f"out={tmp_path / 'data'}")
     folder = misfit(state_run, tmp_path / "checkpoint")
-    settings = [f"data={tmp_path / 'data'}", f"world={folder}", "readout.steps=2", f"out={tmp_path / 'out'}", *TRAIN]
+    settings = [f"data={tmp_path / 'data'}", f"frozen={folder}", "readout.steps=2", f"out={tmp_path / 'out'}", *TRAIN]
     assert main(["train", *settings, "model.chunk=2"]) == 2
-    assert f"forearm: world={folder}: was trained on state (17,), data=" in capsys.readouterr().err
+    assert f"forearm: frozen={folder}: was trained on state (17,), data=" in capsys.readouterr().err
 
 
 def test_what_a_checkpoint_takes_is_named(state_run: Path) -> None:

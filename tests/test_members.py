@@ -15,7 +15,7 @@ from forearm.cli import main
 from forearm.envs import ArmEnv, make
 from forearm.envs.tasks import place_holding, place_object
 from forearm.evaluation.controllers import action_space
-from forearm.evaluation.energies import LettingGo
+from forearm.evaluation.energies import EarlyRelease
 from forearm.evaluation.foresight import Foreseen, Foresight, foresight
 from forearm.evaluation.proposals import PriorRollouts
 from forearm.evaluation.results import read_results
@@ -25,7 +25,7 @@ from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import LatentEnergy, make_planner
 from forearm.training import loop
-from forearm.training.loop import Settings, Trainer, read_log
+from forearm.training.loop import Trainer, TrainingSettings, read_log
 from forearm.training.members import draw_lots, members_loss
 from forearm.training.objectives import make_objective
 from forearm.training.readout import imagine
@@ -162,7 +162,7 @@ def test_letting_go_is_charged_for_the_share_of_members_that_see_a_fall() -> Non
     opening = torch.tensor([0, 1.0, 0]).repeat_interleave(2)
     actions = torch.stack((torch.zeros(6), opening), -1)[None, None]
     known = Known(heights[:, None, None, :, None])
-    charged = LettingGo(known, Heights(), torch.tensor([[0.10]]), 2)(actions)
+    charged = EarlyRelease(known, Heights(), torch.tensor([[0.10]]), 2)(actions)
     torch.testing.assert_close(charged, torch.tensor([[2 / 4 / 3]]))
 
 
@@ -253,10 +253,15 @@ def test_several_members_are_trained_resumed_and_planned_with(
 
     bench = ["bench", "env=push", "obs=state", f"checkpoint={out / 'checkpoint'}", f"out={tmp_path / 'bench'}"]
     bench += ["planners=[cem]", "episodes=2", "planner_seeds=[0]", "planner.samples=4", "planner.iterations=1"]
-    cautious = ["energy.ensemble=mean_std", "energy.ensemble_k=2", "energy.disagreement=0.5", "energy.weights.let_go=1"]
+    cautious = [
+        "energy.ensemble=mean_std",
+        "energy.ensemble_k=2",
+        "energy.disagreement=0.5",
+        "energy.weights.release=1",
+    ]
     assert main([*bench, *cautious, "video_episodes=0", "threads=1"]) == 0
     (row,) = read_results(tmp_path / "bench" / "results.json").rows
-    assert row.energy == "mse, min, mean + 2 std + 1 let_go + 0.5 disagreement"
+    assert row.energy == "mse, min, mean + 2 std + 1 release + 0.5 disagreement"
     assert row.plan_error_cm is not None and np.isfinite(row.plan_error_cm)
 
 
@@ -268,12 +273,12 @@ RUN = Trainer.run
 CENTRE = np.array([0.45, -0.05, 0.02])
 JITTER = 0.003
 """Metres to either side that a cube lies from where it is seen."""
-CLOSE, UP, STAY = -np.eye(5)[4], np.eye(5)[2], np.zeros(5)
+CLOSE, UP, HOLD = -np.eye(5)[4], np.eye(5)[2], np.zeros(5)
 SITUATIONS = {
     "held": (0.0, 0.015, CLOSE),
     "at the edge": (0.026, 0.030, CLOSE),
     "missed": (0.040, 0.050, CLOSE),
-    "left alone": (0.026, 0.030, STAY),
+    "left alone": (0.026, 0.030, HOLD),
 }
 """How far the cube is seen from the middle of the fingers, metres, and what they do before the hand goes up."""
 
@@ -337,7 +342,9 @@ def learn(data: Any, relax: float, out: Path) -> WorldModel:
     }
     shapes = {"state": [17]}, {"state": "mlp"}, 5, 4, 16, 64
     model = WorldModel(Architecture(*shapes, **sizes, readout=3, members=4))
-    settings = Settings(steps=400, batch=96, horizon=2, learning_rate=2e-3, warmup=30, relax=relax, precision="fp32")
+    settings = TrainingSettings(
+        steps=400, batch=96, horizon=2, learning_rate=2e-3, warmup=30, relax=relax, precision="fp32"
+    )
     settings = replace(settings, validate_every=10_000, save_every=10_000)
     objective = make_objective("vicreg", weight=0.3, covariance=0.1)
     for _ in Trainer(

@@ -15,7 +15,7 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.evaluation.closed_loop import observe_goals, stack
-from forearm.evaluation.controllers import Imagination, action_space
+from forearm.evaluation.controllers import LatentMPC, action_space
 from forearm.evaluation.goals import make_goals
 from forearm.evaluation.timing import Products
 from forearm.models.checkpoint import Checkpoint, CheckpointError
@@ -174,7 +174,7 @@ def test_observation_and_goal_are_encoded_once_a_plan(
     manifest = make_goals(env, 2, seed=0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5)).eval()
     planner = make_planner(name, action_space([-1] * 5, [1] * 5, 3, 2), samples=samples, iterations=iterations)
-    controller = Imagination(env, model, planner, {"distance": "mse"})
+    controller = LatentMPC(env, model, planner, {"distance": "mse"})
     encode, batches = model.encode, []
 
     def counted(observation: dict[str, Tensor]) -> Tensor:

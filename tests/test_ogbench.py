@@ -14,7 +14,7 @@ from forearm.episodes import Dataset, RecordRequest
 from forearm.episodes.recorder import record_episode
 from forearm.errors import UserError
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Expert, Zero
+from forearm.evaluation.controllers import ExpertController, HoldController
 from forearm.evaluation.goals import GoalError, GoalManifest, goals_ahead, make_goals
 
 pytest.importorskip("ogbench", reason="OGBench is an extra: pip install 'forearm[ogbench]'")
@@ -74,7 +74,7 @@ def test_what_is_carried_stays_where_without_a_move_it_sinks(single: OgbenchWorl
             carried.append(single.save_state())
     assert len(carried) >= 5
     assert np.median(sinks(np.zeros(5))) > 0.02
-    assert np.abs(sinks(single.stay)).max() < 0.025
+    assert np.abs(sinks(single.hold_action)).max() < 0.025
 
 
 @pytest.mark.parametrize("policy", ["play", "noisy", "interrupted"])
@@ -182,8 +182,8 @@ def test_labels_are_kept_and_hashed(single: OgbenchWorld, tmp_path: Path) -> Non
 
 def test_the_expert_solves_the_tasks_and_zero_none(single: OgbenchWorld) -> None:
     goals = make_goals(single, 5, seed=0)
-    assert run_episodes(single, goals, Expert(single), seed=0).success.sum() >= 4
-    assert not run_episodes(single, goals, Zero(single.stay), seed=0).reached.any()
+    assert run_episodes(single, goals, ExpertController(single), seed=0).success.sum() >= 4
+    assert not run_episodes(single, goals, HoldController(single.hold_action), seed=0).reached.any()
 
 
 def test_from_record_to_bench(tmp_path: Path, single: OgbenchWorld, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,5 +220,7 @@ def test_success_is_told_by_task(single: OgbenchWorld) -> None:
 
     goals = make_goals(single, 6, seed=0)
     short: Any = GoalManifest(**{**vars(goals), "budget": 6})
-    rows, _ = run_entry(single, short, "state", Entry("zero", "floor", Zero(single.stay), [0, 1], timed=False))
+    rows, _ = run_entry(
+        single, short, "state", Entry("zero", "floor", HoldController(single.hold_action), [0, 1], timed=False)
+    )
     assert rows[0].by_task == dict.fromkeys(single.tasks, 0.0) == pool(rows)[0].by_task

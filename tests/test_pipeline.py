@@ -151,11 +151,14 @@ def test_late_plans_are_counted(state_run: Path, tmp_path: Path, deadline: float
 def test_plans_that_are_good_enough_are_not_searched(
     state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("planners=[cem]", "planner_seeds=[3]", "video_episodes=0", "planner.enough=1e9", "budgets=[8x2]")
+    words = ("planners=[cem]", "planner_seeds=[3]", "video_episodes=0", "planner.replan_above=1e9", "budgets=[8x2]")
     assert main(bench(state_run, "state", tmp_path / "out", *words, "energies=[own,l1/final/plain]")) == 0
     seldom, always = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     plans = GoalManifest.load(tmp_path / "out" / "goals.safetensors").budget
-    assert (seldom["planner"], always["planner"]) == ("cem + enough", "cem")  # what another energy has is unknown
+    assert (seldom["planner"], always["planner"]) == (
+        "cem + event-triggered",
+        "cem",
+    )  # what another energy has is unknown
     assert seldom["plans"] == 2 * plans and "misses" not in seldom and seldom["plan_ms_mean"] > 0
     assert seldom["evaluations"] == round((8 * 2 + plans - 1) / plans) and always["evaluations"] == 8 * 2
     assert "mean ms" in capsys.readouterr().out

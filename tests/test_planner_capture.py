@@ -14,7 +14,7 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes, stack
-from forearm.evaluation.controllers import Imagination, action_space, tensors
+from forearm.evaluation.controllers import LatentMPC, action_space, tensors
 from forearm.evaluation.energies import METRICS
 from forearm.evaluation.goals import make_goals
 from forearm.models.checkpoint import Checkpoint
@@ -34,14 +34,14 @@ def small(name: str) -> Planner:
     return make_planner(name, space, samples=4 if name == "gradient" else 12, iterations=2)
 
 
-def captured(name: str, records: list[int], enough: float = -torch.inf) -> Planner:
+def captured(name: str, records: list[int], replan_above: float = -torch.inf) -> Planner:
     """A planner that replays; `records` counts what was recorded."""
 
     def record(function: Callable[[], Any]) -> Callable[[], Any]:
         records.append(1)
         return function
 
-    planner = replace(small(name), enough=enough)
+    planner = replace(small(name), replan_above=replan_above)
     vars(planner).update(_fast=Captured(planner._search, record), _fast_look=Captured(planner._look, record))
     return planner
 
@@ -105,7 +105,7 @@ def test_a_replay_may_evaluate_by_a_compiled_function(name: str, model: WorldMod
 
 def test_a_look_at_what_is_at_hand_is_replayed(model: WorldModel) -> None:
     records: list[int] = []
-    eager, replayed = replace(small("icem"), enough=1e9), captured("icem", records, enough=1e9)
+    eager, replayed = replace(small("icem"), replan_above=1e9), captured("icem", records, replan_above=1e9)
     state = eager.plan(towards(model, 0), eager.init(2)).state
     for seed in range(3):
         expected, plan = (planner.plan(towards(model, seed), state) for planner in (eager, replayed))
@@ -281,11 +281,11 @@ def test_all_that_a_controller_charges_says_what_it_depends_on() -> None:
     """Nothing of Forearm's own falls back to eager plans on a GPU without a word."""
     checkpoint = Checkpoint.load(SHIPPED / "pickplace-state")
     env = make("pickplace", pixels=False)
-    weights = {"goal": 1.0, "control": 0.1, "let_go": 1.0, "prior": 0.1, "keep_out": 1.0}
+    weights = {"goal": 1.0, "control": 0.1, "release": 1.0, "prior": 0.1, "keep_out": 1.0}
     space = action_space([-1.0] * 5, [1.0] * 5, 9, 2)
     planner = make_planner("cem", space, samples=8, iterations=1)
-    settings = {"metric": "object", "saturate": 0.1, "keep_out": "0.4,-0.05,0..0.5,0.05,0.2", "weights": weights}
-    controller = Imagination(env, checkpoint.model, planner, settings, prior=checkpoint.prior)
+    settings = {"metric": "object", "clip": 0.1, "keep_out": "0.4,-0.05,0..0.5,0.05,0.2", "weights": weights}
+    controller = LatentMPC(env, checkpoint.model, planner, settings, prior=checkpoint.prior)
     run_episodes(env, replace(make_goals(env, 1, 0), budget=1), controller, 0)
     energy = controller._make_energy(tensors(controller.model, stack([env.observe()]), "cpu"))
     assert len(Parts().take(energy)) > 1  # pyright: ignore[reportArgumentType]

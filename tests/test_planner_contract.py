@@ -297,20 +297,22 @@ def test_where_proposals_are_all_there_is_nothing_else_is_tried(name: str) -> No
 @EVERY
 def test_where_what_is_at_hand_is_enough_nothing_is_searched(name: str) -> None:
     planner = small(name)
-    first = replace(planner, enough=1e9).plan(LQR.energy, planner.init(2))
+    first = replace(planner, replan_above=1e9).plan(LQR.energy, planner.init(2))
     assert first.status == (Status.OK,) * 2  # nothing is at hand yet
     state = planner.shift(first.state, 1)
     warm = LQR.energy(planner.space.expand(state.best)[:, None])[:, 0]
 
     with HostSyncs() as syncs:
-        rests = replace(planner, enough=1e9).plan(LQR.energy, state)
+        rests = replace(planner, replan_above=1e9).plan(LQR.energy, state)
     assert syncs.count == 1
     assert torch.equal(rests.actions, planner.space.expand(state.best))
     torch.testing.assert_close(rests.energy, warm)
-    assert rests.status == (Status.ENOUGH,) * 2 and rests.state.count == 2
+    assert rests.status == (Status.REUSED,) * 2 and rests.state.count == 2
     assert (rests.stats.iterations, rests.stats.evaluations) == (0, 1)
 
-    plain, searches = (replace(planner, enough=enough).plan(LQR.energy, state) for enough in (-torch.inf, 0.0))
+    plain, searches = (
+        replace(planner, replan_above=replan_above).plan(LQR.energy, state) for replan_above in (-torch.inf, 0.0)
+    )
     assert torch.equal(searches.actions, plain.actions)
     assert_same(searches.state, plain.state)
     assert searches.status == (Status.OK,) * 2
@@ -319,7 +321,7 @@ def test_where_what_is_at_hand_is_enough_nothing_is_searched(name: str) -> None:
     offer = Proposal(lambda state, n: torch.zeros(2, n, 20, 1), 1 / planner.samples)
     still = LQR.energy(torch.zeros(2, 1, 20, 1))[:, 0]
     assert (still > warm).all()
-    offered = replace(planner, enough=float(still.max())).plan(LQR.energy, state, proposals=[offer])
+    offered = replace(planner, replan_above=float(still.max())).plan(LQR.energy, state, proposals=[offer])
     torch.testing.assert_close(offered.energy, warm)
     assert offered.stats.evaluations == 2
 
@@ -328,10 +330,10 @@ def test_where_what_is_at_hand_is_enough_nothing_is_searched(name: str) -> None:
 def test_some_of_a_batch_are_searched_and_each_gets_what_it_gets_alone(name: str) -> None:
     easy, hard = torch.tensor(1.0), torch.tensor(100.0)
     state = small(name).shift(small(name).plan(LQR.energy, small(name).init(2, [3, 8])).state, 1)
-    planner = replace(small(name), enough=10 * float(LQR.energy(LQR.space.expand(state.best)[:, None]).max()))
+    planner = replace(small(name), replan_above=10 * float(LQR.energy(LQR.space.expand(state.best)[:, None]).max()))
     scale = torch.stack((easy, hard))[:, None]
     plan = planner.plan(lambda actions: scale * LQR.energy(actions), state)
-    assert plan.status == (Status.ENOUGH, Status.OK)
+    assert plan.status == (Status.REUSED, Status.OK)
     assert plan.stats.searched is not None and plan.stats.searched.tolist() == [False, True]
     for b, weight in enumerate((easy, hard)):
         saved = {key: value[b : b + 1] if value.dim() else value for key, value in state.tensors().items()}
@@ -343,19 +345,19 @@ def test_some_of_a_batch_are_searched_and_each_gets_what_it_gets_alone(name: str
 
 
 def test_what_is_not_finite_is_never_enough() -> None:
-    planner = replace(small("cem"), enough=1e9)
+    planner = replace(small("cem"), replan_above=1e9)
     state = planner.shift(planner.plan(LQR.energy, planner.init(2)).state, 1)
     plan = planner.plan(mess(0), state)
     assert plan.status == (Status.NO_FINITE_ENERGY,) * 2 and plan.stats.iterations == planner.iterations
-    with pytest.raises(ValueError, match="enough=inf: must be below inf"):
-        replace(planner, enough=torch.inf)
+    with pytest.raises(ValueError, match="replan_above=inf: must be below inf"):
+        replace(planner, replan_above=torch.inf)
 
 
 def test_a_plan_at_hand_may_be_late_too() -> None:
     clock = FakeClock()
-    planner = replace(small("cem"), enough=1e9)
+    planner = replace(small("cem"), replan_above=1e9)
     state = planner.shift(planner.plan(LQR.energy, planner.init(2)).state, 1)
-    for seconds, status in ((0.01, Status.ENOUGH), (0.03, Status.LATE)):
+    for seconds, status in ((0.01, Status.REUSED), (0.03, Status.LATE)):
         plan = planner.plan(clock.slow(LQR.energy, seconds), state, deadline=0.02, clock=clock)
         assert plan.status == (status,) * 2 and plan.stats.iterations == 0
 

@@ -8,13 +8,13 @@ from forearm.planner import (
     CEM,
     ActionSpace,
     Agent,
+    Clipped,
     ControlEnergy,
     KeepOut,
     LatentEnergy,
     Limits,
     Proposal,
     RandomShooting,
-    Saturated,
     Status,
     as_energy,
     weighted,
@@ -96,16 +96,16 @@ def test_a_weight_of_zero_switches_off_even_what_is_infinite() -> None:
     assert torch.equal((ControlEnergy() + 0 * never)(ACTIONS), ControlEnergy()(ACTIONS))
 
 
-def test_a_saturated_energy_is_flat_above_its_limit_and_keeps_what_is_not_finite() -> None:
+def test_a_clipped_energy_is_flat_above_its_limit_and_keeps_what_is_not_finite() -> None:
     values = torch.tensor([[0.1, 0.5, 2.0, torch.inf, torch.nan]]).expand(2, 5)
-    energy = Saturated(lambda actions: values, 0.5) + ControlEnergy()
+    energy = Clipped(lambda actions: values, 0.5) + ControlEnergy()
     expected = torch.tensor([[0.1, 0.5, 0.5, torch.inf, torch.nan]]) + ControlEnergy()(ACTIONS)
     torch.testing.assert_close(energy(ACTIONS), expected, equal_nan=True)
     box = KeepOut(lambda actions: actions, False, -torch.ones(3), torch.ones(3))
-    count = Saturated(box + ControlEnergy(), 0.5).violations(ACTIONS)
+    count = Clipped(box + ControlEnergy(), 0.5).violations(ACTIONS)
     assert count is not None and torch.equal(count, box.violations(ACTIONS))
     with pytest.raises(ValueError, match=r"limit=0\.0 must be positive"):
-        Saturated(ControlEnergy(), 0.0)
+        Clipped(ControlEnergy(), 0.0)
 
 
 def test_of_plans_that_are_alike_the_first_that_was_proposed_wins() -> None:
@@ -119,7 +119,7 @@ def test_of_plans_that_are_alike_the_first_that_was_proposed_wins() -> None:
     index = far(offered).argmin(1)
     assert index.all()  # not the first, for either problem
     torch.testing.assert_close(best.actions, offered[torch.arange(2), index])
-    alike = planner.plan(Saturated(far, 1e-3), planner.init(2), proposals=[proposal])
+    alike = planner.plan(Clipped(far, 1e-3), planner.init(2), proposals=[proposal])
     torch.testing.assert_close(alike.actions, offered[:, 0])
 
 
@@ -139,13 +139,13 @@ def test_reductions_over_the_horizon() -> None:
         torch.testing.assert_close(LatentEnergy(Walk(), Z, GOAL, reduce=reduce)(ACTIONS), expected)
 
 
-def test_with_haste_the_soonest_of_those_that_arrive_wins() -> None:
+def test_with_a_time_penalty_the_soonest_of_those_that_arrive_wins() -> None:
     """One goes now and waits there, one waits here and goes last, one never goes: 1 metre along x in 6 steps."""
     plans = torch.zeros(1, 3, 6, 3)
     plans[0, 0, 0, 0] = plans[0, 1, 5, 0] = 1.0
     slow, late, never = LatentEnergy(Walk(), Z[:1], GOAL[:1])(plans)[0].tolist()
     assert slow == late < never
-    now, late, never = LatentEnergy(Walk(), Z[:1], GOAL[:1], haste=0.01)(plans)[0].tolist()
+    now, late, never = LatentEnergy(Walk(), Z[:1], GOAL[:1], time_penalty=0.01)(plans)[0].tolist()
     assert now < late < never and late - now == pytest.approx(0.05)
 
 

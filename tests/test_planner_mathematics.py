@@ -90,7 +90,7 @@ ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("icem", {"keep": 1.0}),
     ("mppi", {"effective": 0.999, "temperature": 1e-9}),
     ("cem_gradient", {"refine": 0.999}),
-    ("cem", {"execute": "mean", "enough": -math.inf, "backend": "eager"}),
+    ("cem", {"execute": "mean", "replan_above": -math.inf, "backend": "eager"}),
 ]
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     *(("cem", {"samples": 1}), ("cem", {"iterations": 0}), ("cem", {"sigma": 0.0}), ("shooting", {"samples": 0})),
@@ -444,11 +444,11 @@ def test_the_best_of_all_iterations_is_the_plan_and_an_early_one_of_equals() -> 
 
 @EVERY
 def test_where_half_is_at_hand_half_is_searched_and_counted(name: str) -> None:
-    planner = make_planner(name, LINE, samples=8, iterations=3, enough=0.25)
+    planner = make_planner(name, LINE, samples=8, iterations=3, replan_above=0.25)
     state = replace(planner.init(2), best=torch.tensor([0.5, 1.0])[:, None, None], count=1)
     plan = planner.plan(square(0.0), state)  # 0.25 is enough, 1 is not
-    alone = replace(planner, enough=-math.inf).plan(square(0.0), state)
-    assert plan.status == (Status.ENOUGH, Status.OK) and plan.timing is Status.OK
+    alone = replace(planner, replan_above=-math.inf).plan(square(0.0), state)
+    assert plan.status == (Status.REUSED, Status.OK) and plan.timing is Status.OK
     assert plan.stats.evaluations == 1 + alone.stats.evaluations / 2
     assert plan.actions[0].item() == 0.5 and plan.energy[0].item() == 0.25
     assert torch.equal(plan.actions[1], alone.actions[1]) and plan.state.count == 2
@@ -456,7 +456,7 @@ def test_where_half_is_at_hand_half_is_searched_and_counted(name: str) -> None:
     assert plan.state.seeds == (0, 1)
 
     content = planner.plan(square(0.0), replace(state, best=torch.zeros(2, 1, 1)))
-    assert content.timing is Status.ENOUGH and content.stats.iterations == 0
+    assert content.timing is Status.REUSED and content.stats.iterations == 0
 
     everything = [Proposal(lambda state, n: torch.full((2, n, 1, 1), 0.5), 1.0)]
     assert planner.plan(square(0.0), state, proposals=everything).status == (Status.OK,) * 2  # a look would be all
@@ -469,7 +469,7 @@ def test_what_a_status_says() -> None:
     for timing, searched, violations, expected in (
         (Status.OK, None, None, (Status.OK, Status.NO_FINITE_ENERGY, Status.NO_FINITE_ENERGY, Status.OK)),
         (Status.OK, None, [0, 0, 1, 2], (Status.OK, Status.NO_FINITE_ENERGY, *[Status.INFEASIBLE] * 2)),
-        (Status.DEADLINE, [1, 1, 1, 0], None, (Status.DEADLINE, *[Status.NO_FINITE_ENERGY] * 2, Status.ENOUGH)),
+        (Status.DEADLINE, [1, 1, 1, 0], None, (Status.DEADLINE, *[Status.NO_FINITE_ENERGY] * 2, Status.REUSED)),
         (Status.LATE, [1, 1, 1, 0], None, (Status.LATE, *[Status.NO_FINITE_ENERGY] * 2, Status.LATE)),
     ):
         stats = PlanStats(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.errors import UserError
-from forearm.evaluation.controllers import Imagination, action_space
+from forearm.evaluation.controllers import LatentMPC, action_space
 from forearm.models import precision
 from forearm.models.precision import QUANTISED, WIDE, Int8Linear, cpu_has_int8, quantised, rollout_precision
 from forearm.models.predictor import PREDICTORS
@@ -50,7 +50,7 @@ def test_bfloat16_is_for_models_wide_enough_to_gain(width: int, chosen: str, mon
     model = world_model("residual", width)
     assert model.width == width
     planner = make_planner("cem", action_space([-1.0] * 5, [1.0] * 5, 2, model.chunk), samples=4, iterations=1)
-    controller = Imagination(make("reach", pixels=False), model, planner, {}, precision="auto")
+    controller = LatentMPC(make("reach", pixels=False), model, planner, {}, precision="auto")
     assert controller.model.precision == chosen
 
 
@@ -120,7 +120,7 @@ def test_what_descends_gradients_is_not_run_in_integers() -> None:
         with pytest.raises(
             UserError, match=r"precision=int8: \w*Gradient\w* descends gradients, and there are none; cho"
         ):
-            Imagination(env, world_model("residual"), make_planner(name, space, samples=8), {}, precision="int8")
+            LatentMPC(env, world_model("residual"), make_planner(name, space, samples=8), {}, precision="int8")
     env.close()
 
 

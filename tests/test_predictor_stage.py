@@ -71,9 +71,9 @@ def test_train_puts_a_smaller_one_on_a_world_model_and_bench_plans_with_it(
     data, world, out = state_run / "data", state_run / "train" / "checkpoint", tmp_path / "small"
     small = ["model.predictor_width=4", "model.predictor_depth=1", "predictor.batch=8"]
     train = ["train", f"data={data}", "obs=state", *TINY, *small]
-    on_world = [*train, f"world={world}", f"out={out}", "predictor.steps=3"]
+    on_world = [*train, f"frozen={world}", f"out={out}", "predictor.steps=3"]
     for settings, message in (
-        ([*train, "predictor.steps=3", f"out={tmp_path / 'no'}"], "predictor.steps=3: needs world=CHECKPOINT"),
+        ([*train, "predictor.steps=3", f"out={tmp_path / 'no'}"], "predictor.steps=3: needs frozen=CHECKPOINT"),
         ([*on_world, "model.members=2"], "model.members=2: predictor.steps learns one"),
         ([*on_world, "predictor.horizon=0"], "predictor.horizon=0: must be at least 1"),
     ):
@@ -90,7 +90,13 @@ def test_train_puts_a_smaller_one_on_a_world_model_and_bench_plans_with_it(
     assert main([*on_world, "resume=true"]) == 0
     assert (out / "checkpoint" / "model.safetensors").read_bytes() == weights, "what is there stays"
 
-    later = [*train, f"world={out / 'checkpoint'}", f"out={tmp_path / 'later'}", "temporal.steps=2", "temporal.batch=4"]
+    later = [
+        *train,
+        f"frozen={out / 'checkpoint'}",
+        f"out={tmp_path / 'later'}",
+        "temporal.steps=2",
+        "temporal.batch=4",
+    ]
     assert main(later) == 0
     on_top = Checkpoint.load(tmp_path / "later" / "checkpoint")
     assert on_top.about["predictor_steps"] == 3 and on_top.temporal is not None

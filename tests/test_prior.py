@@ -9,8 +9,8 @@ import torch
 from forearm.cli import compose, main
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Expert, PriorAlone, action_space
-from forearm.evaluation.energies import LettingGo, Remembering
+from forearm.evaluation.controllers import ExpertController, PriorController, action_space
+from forearm.evaluation.energies import EarlyRelease, Remembering
 from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
 from forearm.evaluation.goals import make_goals
 from forearm.evaluation.proposals import STIR, PriorRollouts
@@ -113,10 +113,10 @@ def test_rollouts_are_the_same_alone_and_in_a_batch_and_end_with_the_plan() -> N
 def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive() -> None:
     model, prior = world_and_prior()
     z, goal = normal(2, 4, seed=2), normal(2, 4, seed=3)
-    stay = torch.tensor([0.3, -0.2])
+    hold_action = torch.tensor([0.3, -0.2])
 
     def offered(rest: float, near: float) -> Tensor:
-        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near, stay)
+        rollouts = PriorRollouts(model, prior, SPACE, SPACE.steps, rest, near, hold_action)
         rollouts.begin(goal)
         rollouts.observe(z)
         return rollouts.imagine([7, 8], 0, 20)
@@ -134,7 +134,7 @@ def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive(
         assert torch.equal(rested[b, i, :length], free[b, i, :length])
         still = rested[b, i, length:]
         assert torch.equal(still, still[:1].expand_as(still)), "the same over and over"
-        assert ((still - stay).abs() < 5 * STIR).all()
+        assert ((still - hold_action).abs() < 5 * STIR).all()
         # Moves are straight between two model steps, so that the nearest point lies beside the nearest of these, if not
         # on it, but at the end, where the plan ends too.
         nearest = 2 * int(apart[b, i].argmin())
@@ -150,7 +150,7 @@ def test_offers_rest_where_they_are_imagined_nearest_to_the_goal_if_they_arrive(
 
 def test_a_prior_alone_acts_and_draws_anew() -> None:
     model, prior = world_and_prior()
-    alone = PriorAlone(model, prior, SPACE, execute_steps=2)
+    alone = PriorController(model, prior, SPACE, execute_steps=2)
     states = np.zeros((3, 1))
     observations = {"state": normal(3, 4, seed=5).numpy()}
     acted = []
@@ -206,8 +206,8 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior=2.0", f"out={tmp_path / 'no'}"]) == 2
     assert "planner.prior=2.0: must lie in 0 … 1" in capsys.readouterr().err
-    assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.rest=-1", f"out={tmp_path / 'no'}"]) == 2
-    assert "planner.rest=-1: must lie in 0 … 1" in capsys.readouterr().err
+    assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior_stop=-1", f"out={tmp_path / 'no'}"]) == 2
+    assert "planner.prior_stop=-1: must lie in 0 … 1" in capsys.readouterr().err
     for setting, message in (
         ("prior.segment=3", "prior.segment=3: must be a multiple of model.chunk=2"),
         ("readout.horizon=0", "readout.horizon=0: must be at least 1"),
@@ -243,7 +243,7 @@ def test_letting_go_counts_opening_before_a_fall_and_nothing_else() -> None:
         def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
             return heights[None, ..., None]
 
-    charged = LettingGo(Remembering(Known()), Heights(), torch.tensor([[0.10]]), 2)(actions)
+    charged = EarlyRelease(Remembering(Known()), Heights(), torch.tensor([[0.10]]), 2)(actions)
     torch.testing.assert_close(charged, torch.tensor([[1 / 3, 0, 0, 0, 1 / 3]]))
 
 
@@ -259,7 +259,7 @@ def test_what_several_terms_imagine_is_imagined_once() -> None:
 def test_foresight_finds_errors_and_phantom_lifts() -> None:
     env = make("pickplace", pixels=False)
     goals = make_goals(env, 2, seed=0)
-    episodes = run_episodes(env, goals, Expert(env), seed=0)
+    episodes = run_episodes(env, goals, ExpertController(env), seed=0)
     states, actions = episodes.states[:, 0], episodes.actions[:, :40]
     true = np.stack([execute(env, *plan) for plan in zip(states, actions, strict=True)])[:, ::2]
     assert true.shape == (2, 21, 3) and (np.ptp(true[..., 2], axis=1) > LIFTED).all(), "the expert lifts"
@@ -274,9 +274,9 @@ def test_a_prior_is_learned_on_a_world_model_that_stays_as_it_is(
     state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, world, out = state_run / "data", state_run / "train" / "checkpoint", tmp_path / "on-top"
-    train = ["train", f"data={data}", "obs=state", f"world={world}", f"out={out}", "device=cpu", "threads=1"]
+    train = ["train", f"data={data}", "obs=state", f"frozen={world}", f"out={out}", "device=cpu", "threads=1"]
     short = ["readout.steps=2", "readout.width=8", "prior.steps=3", "prior.width=16", "prior.depth=1"]
-    assert main(["train", f"data={data}", "obs=state", f"world={world}", f"out={tmp_path / 'no'}"]) == 2
+    assert main(["train", f"data={data}", "obs=state", f"frozen={world}", f"out={tmp_path / 'no'}"]) == 2
     assert "set what is to be learned on it" in capsys.readouterr().err
     assert main([*train, *short, "model.chunk=3"]) == 2
     assert "model.chunk=3: the checkpoint was trained for model.chunk=2" in capsys.readouterr().err

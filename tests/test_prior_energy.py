@@ -146,7 +146,7 @@ def test_bench_plans_for_what_is_likely(tmp_path: Path, capsys: pytest.CaptureFi
     bench = ["bench", "env=pickplace", "planners=[shooting]", *SHORT, *SMALL, "energy.weights.prior=0.01"]
     assert main([*bench, "planner.prior=0", f"out={tmp_path / 'out'}"]) == 0
     (row,) = read_results(tmp_path / "out" / "results.json").rows
-    assert (row.planner, row.energy) == ("shooting", "mse, min, object + 1 let_go + 0.01 prior")
+    assert (row.planner, row.energy) == ("shooting", "mse, min, object + 1 release + 0.01 prior")
     capsys.readouterr()
     assert main([*bench, "planner.horizon=2", f"out={tmp_path / 'no'}"]) == 2
     assert "energy.weights.prior=0.01: plans of 4 steps are too short to judge" in capsys.readouterr().err

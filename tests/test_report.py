@@ -70,4 +70,7 @@ def test_what_never_succeeds_is_diagnosed(tmp_path: Path) -> None:
 
 def test_how_to_search_less_is_said_with_a_number(tmp_path: Path) -> None:
     text = page(tmp_path, row("cem", 9, energy_held=0.02))
-    assert "plans had an energy of 0.02 (median). With planner.enough at two or three times that, such as 0.05" in text
+    assert (
+        "plans had an energy of 0.02 (median). With planner.replan_above at two or three times that, such as 0.05"
+        in text
+    )

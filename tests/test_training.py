@@ -26,7 +26,7 @@ from forearm.models.readout import Readout
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.training.grounding import Grounding
 from forearm.training.heads import Recorded
-from forearm.training.loop import Settings, Trainer, read_log
+from forearm.training.loop import Trainer, TrainingSettings, read_log
 from forearm.training.objectives import EMA, OBJECTIVES, ObjectiveError, SIGReg, VICReg, make_objective
 from forearm.training.readout import ReadoutSettings, imagine, refine_readout
 from forearm.training.validation import COLLAPSED, Validation, effective_rank, validate
@@ -278,7 +278,7 @@ def test_training_tells_of_a_collapse(
 
 
 def test_learning_rate_warms_up_and_comes_down() -> None:
-    settings = Settings(steps=1000, warmup=10, learning_rate=0.1)
+    settings = TrainingSettings(steps=1000, warmup=10, learning_rate=0.1)
     rates = [settings.rate(step) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01) and rates[9] == pytest.approx(0.1, rel=1e-3)
     assert all(a <= b for a, b in pairwise(rates[:10]))
@@ -296,7 +296,7 @@ def test_bf16_is_used_where_it_pays() -> None:
 @pytest.mark.parametrize("change", [{"steps": 0}, {"seed": -1}, {"learning_rate": 0.0}, {"precision": "fp8"}])
 def test_settings_that_cannot_be_are_named(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(change))}={next(iter(change.values()))}"):
-        Settings(**change)
+        TrainingSettings(**change)
 
 
 # Training, through the command line, from state

@@ -15,7 +15,7 @@ from conftest import TINY
 from forearm.cli import main
 from forearm.models.checkpoint import Checkpoint
 from forearm.training.heads import Recorded
-from forearm.training.loop import Settings, Trainer
+from forearm.training.loop import Trainer, TrainingSettings
 from forearm.training.schedule import torch_seed
 from forearm.training.snapshot import ResumeError, load
 from safetensors.torch import load_file
@@ -50,7 +50,7 @@ def staged(state_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def on_world(state_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("on_world") / "run"
-    assert train(state_run / "data", out, *ON_WORLD, f"world={state_run / 'train' / 'checkpoint'}") == 0
+    assert train(state_run / "data", out, *ON_WORLD, f"frozen={state_run / 'train' / 'checkpoint'}") == 0
     return out
 
 
@@ -91,7 +91,7 @@ def test_another_setting_of_a_stage_on_a_world_model_is_refused(
     on_world: Path, state_run: Path, change: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(on_world)
-    world = f"world={state_run / 'train' / 'checkpoint'}"
+    world = f"frozen={state_run / 'train' / 'checkpoint'}"
     assert train(state_run / "data", on_world, *ON_WORLD, world, change, "resume=true") == 2
     key, value = change.split("=")
     assert f"{key}={value}: this training was begun with {key}=" in capsys.readouterr().err
@@ -101,9 +101,9 @@ def test_another_setting_of_a_stage_on_a_world_model_is_refused(
 def test_another_world_model_is_refused(
     on_world: Path, staged: Path, state_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(state_run / "data", on_world, *ON_WORLD, f"world={staged / 'checkpoint'}", "resume=true") == 2
-    assert "world=…: is not what this training was begun with (sha256 " in capsys.readouterr().err
-    world = f"world={state_run / 'train' / 'checkpoint'}"
+    assert train(state_run / "data", on_world, *ON_WORLD, f"frozen={staged / 'checkpoint'}", "resume=true") == 2
+    assert "frozen=…: is not what this training was begun with (sha256 " in capsys.readouterr().err
+    world = f"frozen={state_run / 'train' / 'checkpoint'}"
     assert train(state_run / "data", staged, "steps=2", *STAGES, world, "resume=true") == 2
     assert "was begun without one" in capsys.readouterr().err
 
@@ -112,7 +112,7 @@ def test_the_same_settings_and_another_stage_are_no_other_training(
     staged: Path, on_world: Path, state_run: Path, tmp_path: Path
 ) -> None:
     before = files(on_world / "checkpoint")
-    world = f"world={state_run / 'train' / 'checkpoint'}"
+    world = f"frozen={state_run / 'train' / 'checkpoint'}"
     assert train(state_run / "data", on_world, *ON_WORLD, world, "resume=true") == 0
     assert files(on_world / "checkpoint") == before
     out = shutil.copytree(on_world, tmp_path / "run")
@@ -140,7 +140,7 @@ def test_config_yaml_says_what_the_world_model_is(
     """Not what the command asked for, which on a world model has no effect."""
     out = tmp_path / "run"
     settings = ("steps=9", "model.latent=99", "model.predictor_width=5", "objective.weight=7", "batch=99", "horizon=3")
-    world = f"world={staged / 'checkpoint'}"
+    world = f"frozen={staged / 'checkpoint'}"
     assert train(state_run / "data", out, *settings, world, "temporal.steps=1", "temporal.batch=4", "seed=4") == 0
     told = yaml.safe_load((out / "config.yaml").read_text())
     of_world = yaml.safe_load((staged / "config.yaml").read_text())
@@ -177,7 +177,7 @@ def test_more_steps_train_longer(state_run: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Trainer, "run", watched)
     longer = ("steps=12", *EVERY, "resume=true")
     assert train(state_run / "data", outs[0], *longer) == 0
-    assert rates == [Settings(steps=12).rate(step) for step in range(6, 12)]
+    assert rates == [TrainingSettings(steps=12).rate(step) for step in range(6, 12)]
     assert train(state_run / "data", outs[1], *longer) == 130
     monkeypatch.undo()
     assert train(state_run / "data", outs[1], *longer) == 0
@@ -218,7 +218,7 @@ def test_a_training_starts_from_the_weights_of_another(
     for settings, message in (
         ([*init, "model.latent=9"], "model.latent=9: the checkpoint to start from has model.latent=8"),
         ([*init, "model.members=2"], "model.members=2: the checkpoint to start from has model.members=1"),
-        ([*init, f"world={first / 'checkpoint'}", "temporal.steps=1"], "leave one out"),
+        ([*init, f"frozen={first / 'checkpoint'}", "temporal.steps=1"], "leave one out"),
         (["init=nowhere"], "nowhere: no config.json"),
     ):
         assert train(state_run / "data", tmp_path / "no", *settings) == 2
@@ -255,7 +255,7 @@ def test_a_validation_that_diverges_says_so(
 def test_a_stage_that_diverges_is_not_saved(
     state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, world = tmp_path / "run", f"world={state_run / 'train' / 'checkpoint'}"
+    out, world = tmp_path / "run", f"frozen={state_run / 'train' / 'checkpoint'}"
     settings = ("predictor.steps=20", "predictor.batch=4", "predictor.learning_rate=1e30")
     assert train(state_run / "data", out, *settings, world) == 2
     assert "predictor.learning_rate=1e+30: the loss diverged by step 20" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from forearm.models.readout import Readout
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.training.grounding import Grounding
 from forearm.training.heads import Recorded
-from forearm.training.loop import Settings, Trainer, read_log
+from forearm.training.loop import Trainer, TrainingSettings, read_log
 from forearm.training.objectives import make_objective
 from forearm.training.prior import PriorSettings, train_prior
 from forearm.training.readout import ReadoutSettings, refine_readout
@@ -56,7 +56,7 @@ def learned(data: Recordings, out: Path) -> tuple[dict[str, Tensor], dict[str, f
                 readout_width=8,
             )
         )
-        settings = Settings(steps=12, batch=8, horizon=2, grounding=1.0, precision="fp32")
+        settings = TrainingSettings(steps=12, batch=8, horizon=2, grounding=1.0, precision="fp32")
         objective, tracked = make_objective("vicreg"), {"push": CUBE}
         trainer = Trainer(model, objective, data, "state", tracked, settings, out, torch.device("cpu"), {})
         for _ in trainer.run():

@@ -34,7 +34,7 @@ from forearm.episodes.workers import WorkerError
 from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import Imagination, Random, Zero, action_space
+from forearm.evaluation.controllers import HoldController, LatentMPC, RandomController, action_space
 from forearm.evaluation.foresight import Foreseen, foresight
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.evaluation.results import Row, pool, table
@@ -172,10 +172,10 @@ def test_a_rollout_that_diverges_costs_infinitely(half_broken: tuple[ArmEnv, Goa
 
 def test_a_diverged_problem_fails_and_the_others_go_on(half_broken: tuple[ArmEnv, GoalManifest]) -> None:
     env, goals = half_broken
-    episodes = run_episodes(env, goals, Random(5, 2), seed=0)
+    episodes = run_episodes(env, goals, RandomController(5, 2), seed=0)
     assert episodes.diverged.tolist() == [False, True, False] and not episodes.success[1] and not episodes.reached[1]
     assert (episodes.states[1] == goals.start[1]).all() and np.isinf(episodes.distance[1]).all()
-    first = run_episodes(env, goals.first(1), Random(5, 2), seed=0)
+    first = run_episodes(env, goals.first(1), RandomController(5, 2), seed=0)
     np.testing.assert_array_equal(first.states[0], episodes.states[0])
     assert not first.diverged.any() and np.isfinite(episodes.distance[::2]).all()
 
@@ -211,15 +211,19 @@ def test_a_success_before_it_diverged_is_none(half_broken: tuple[ArmEnv, GoalMan
 
 def test_the_table_counts_what_diverged(half_broken: tuple[ArmEnv, GoalManifest]) -> None:
     env, goals = half_broken
-    entry = Entry("zero", "floor", Zero(env.stay), [0, 1], timed=False)
+    entry = Entry("zero", "floor", HoldController(env.hold_action), [0, 1], timed=False)
     rows, _ = run_entry(env, goals, "state", entry)
     assert [row.diverged for row in rows] == [1, 1] and pool(rows)[0].diverged == 2
     assert re.search(r"\| +diverged \|", table(pool(rows))) and rows[0].final_distance_cm is not None
     assert Row.from_json(json.loads(json.dumps(rows[0].to_json()))).diverged == 1
-    (sound,), _ = run_entry(env, goals.first(1), "state", Entry("zero", "floor", Zero(env.stay), [0], timed=False))
+    (sound,), _ = run_entry(
+        env, goals.first(1), "state", Entry("zero", "floor", HoldController(env.hold_action), [0], timed=False)
+    )
     assert sound.diverged is None and "diverged" not in sound.to_json() and "diverged" not in table([sound])
     mostly = GoalManifest("reach", 0, 6, goals.tolerance, goals.start[1:2], goals.goal[1:2])
-    (lost,), _ = run_entry(env, mostly, "state", Entry("zero", "floor", Zero(env.stay), [0], timed=False))
+    (lost,), _ = run_entry(
+        env, mostly, "state", Entry("zero", "floor", HoldController(env.hold_action), [0], timed=False)
+    )
     assert lost.final_distance_cm is None and json.dumps(lost.to_json(), allow_nan=False)
 
 
@@ -372,7 +376,7 @@ class Grip(ReacherEnv):
 def test_goals_that_staying_reaches_are_none() -> None:
     coasts = world(
         Grip(),
-        stay=[-1, -1],
+        hold_action=[-1, -1],
         place_start=lambda env, rng: env.set_state(env.data.qpos, np.array([25.0, 25, 0, 0])),
         place_goal=lambda env, rng: [env.step(np.zeros(2)) for _ in range(20)],
     )
@@ -381,45 +385,47 @@ def test_goals_that_staying_reaches_are_none() -> None:
 
 
 def test_the_floor_zero_stands_still() -> None:
-    rests = world(Grip(), stay=[-1, -1], place_goal=lambda env, rng: env.set_state(env.data.qpos + 1, env.data.qvel))
+    rests = world(
+        Grip(), hold_action=[-1, -1], place_goal=lambda env, rng: env.set_state(env.data.qpos + 1, env.data.qvel)
+    )
     goals = make_goals(rests, 2, 0)
-    episodes = run_episodes(rests, goals, Zero(rests.stay), seed=0)
+    episodes = run_episodes(rests, goals, HoldController(rests.hold_action), seed=0)
     assert (episodes.actions == -1).all() and not episodes.reached.any()
     moved = [
         np.abs(one.states[:, -1, 1:3] - one.states[:, 0, 1:3]).max()
-        for one in (run_episodes(rests, goals, Zero(np.zeros(2)), seed=0), episodes)
+        for one in (run_episodes(rests, goals, HoldController(np.zeros(2)), seed=0), episodes)
     ]
     assert moved[0] > 1 > 0.2 > moved[1], "the middle of the bounds is half a torque"
 
 
-def controller(env: Any, weights: dict[str, float]) -> Imagination:
+def controller(env: Any, weights: dict[str, float]) -> LatentMPC:
     torch.manual_seed(0)
-    size, state = len(env.stay), env.observe()["state"].shape[0]
+    size, state = len(env.hold_action), env.observe()["state"].shape[0]
     model = WorldModel(Architecture({"state": [state]}, {"state": "mlp"}, size, chunk=2, latent=4)).eval()
     planner = make_planner("cem", action_space([-1] * size, [1] * size, 2, 2), samples=8, iterations=2)
-    return Imagination(env, model, planner, {"weights": weights})
+    return LatentMPC(env, model, planner, {"weights": weights})
 
 
 def test_effort_counts_from_what_costs_none() -> None:
     actions = torch.tensor([[[[-1.0, 0.5]], [[0.0, 0.0]]]])
     assert ControlEnergy(neutral=torch.tensor([-1.0, -1.0]))(actions).tolist() == [[2.25, 2.0]]
-    rests = world(Grip(), stay=[-1, -1])
+    rests = world(Grip(), hold_action=[-1, -1])
     rests.reset(seed=0)
     assert controller(rests, {"goal": 0.0, "control": 1.0}).control(-torch.ones(1, 1, 4, 2)).item() == 0
     arm = make(
         "push", pixels=False
     )  # its actions are moves, so that zero costs nothing, and staying closes the gripper
     arm.reset(seed=0)
-    assert controller(arm, {"goal": 1.0}).control.neutral is None and arm.stay.any()
+    assert controller(arm, {"goal": 1.0}).control.neutral is None and arm.hold_action.any()
 
 
 def test_a_default_that_does_not_stay_is_told() -> None:
-    with pytest.warns(WorldWarning, match=r"env=w: `stay` moves the tracked points by .* give stay=…"):
+    with pytest.warns(WorldWarning, match=r"env=w: `hold_action` moves the tracked points by .* give hold_action=…"):
         check_world(world(Grip()), steps=4)
     with pytest.warns(WorldWarning) as found:
         check_world(world(Grip(), points=lambda data: data.body("target").xpos[None]), steps=4)
     told = " ".join(str(one.message) for one in found)
-    assert re.search("env=w: `stay`, which is zero, moves the robot by .* give stay=…", told)
+    assert re.search("env=w: `hold_action`, which is zero, moves the robot by .* give hold_action=…", told)
 
 
 def test_goals_at_their_starts_are_told() -> None:
@@ -463,8 +469,8 @@ def test_points_have_three_columns(points: Any, shape: str) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"stay": [0.0] * 3}, r"stay=\[0. 0. 0.\] must be an action \(2,\) in \[-1, 1\]"),
-        ({"stay": [0.0, 255.0]}, "stay="),
+        ({"hold_action": [0.0] * 3}, r"hold_action=\[0. 0. 0.\] must be an action \(2,\) in \[-1, 1\]"),
+        ({"hold_action": [0.0, 255.0]}, "hold_action="),
         ({"neutral": [np.nan, 0.0]}, "neutral="),
         ({"proprio": slice(9, 12)}, r"proprio=slice\(9, 12, None\) takes nothing"),
     ],
@@ -502,7 +508,7 @@ def widened(part: str, value: np.ndarray) -> GymnasiumWorld:
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lies(stay=np.zeros(3)), r"`stay` must be an action \(2,\) in \[-1, 1\]"),
+        (lies(hold_action=np.zeros(3)), r"`hold_action` must be an action \(2,\) in \[-1, 1\]"),
         (lies(neutral=np.full(2, 2.0)), "`neutral` must be an action"),
         (lies(metadata={}), "`render_fps` must be a whole number, and is None"),
         (lies(metadata={"render_fps": 0.5}), "`render_fps` must be a whole number, and is 0.5"),

@@ -98,14 +98,14 @@ class Restless(GymnasiumWorld):
     """Stays by an action of another size than its own."""
 
     def _settle(self) -> None:
-        self.stay = np.zeros(3)
+        self.hold_action = np.zeros(3)
         super()._settle()
 
 
 BROKEN: dict[str, tuple[type[GymnasiumWorld], str]] = {
     "forgetful": (Forgetful, "a state that is loaded must go on as it did"),
     "stale": (Stale, "a goal must be reached in its own state"),
-    "restless": (Restless, r"`stay` must be an action \(2,\) in \[-1, 1\]"),
+    "restless": (Restless, r"`hold_action` must be an action \(2,\) in \[-1, 1\]"),
 }
 
 
@@ -225,10 +225,10 @@ def test_names_are_looked_up(names: None, monkeypatch: pytest.MonkeyPatch) -> No
     ):
         make_world("pusch")
 
-    offered = EntryPoint("reacher", "forearm_test_worlds:reacher", registry.GROUP)
+    installed = EntryPoint("reacher", "forearm_test_worlds:reacher", registry.GROUP)
 
     def entry_points(group: str, name: str = "reacher") -> list[EntryPoint]:
-        return [offered] if (group, name) == (registry.GROUP, "reacher") else []
+        return [installed] if (group, name) == (registry.GROUP, "reacher") else []
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     monkeypatch.setitem(sys.modules, "forearm_test_worlds", sys.modules[__name__])
@@ -304,7 +304,7 @@ def test_record_train_and_bench(checkpoint: Path, tmp_path: Path) -> None:
         ("planners=[cem,oracle]", "planners: oracle: needs Forearm's own arm, and env=reacher is another world"),
         ("planners=[expert]", "planners: env=reacher has no expert; it has the policies play, random"),
         ("energy.keep_out=0,0,0..1,1,1", "energy.keep_out=0,0,0..1,1,1: needs Forearm's own arm"),
-        ("energy.weights.let_go=1", "energy.weights.let_go=1: needs Forearm's own arm"),
+        ("energy.weights.release=1", "energy.weights.release=1: needs Forearm's own arm"),
     ],
 )
 def test_what_needs_an_arm_says_so(

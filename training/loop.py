@@ -36,7 +36,7 @@ MAY_CHANGE = ("log_every", "validate_every", "save_every")
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps.
     `relax` is the share of each window that all members learn, of a model that has several (`members_loss`);
     `grounding` weighs what `Grounding` tells of the tracked positions, `grounding_arm` what it tells of the arm's
@@ -98,7 +98,7 @@ class Trainer:
         data: Recordings,
         obs: str,
         tracked: Mapping[str, slice],
-        settings: Settings,
+        settings: TrainingSettings,
         out: Path,
         device: torch.device,
         identity: Mapping[str, Any],

@@ -22,8 +22,8 @@ class ResumeError(UserError):
     """There is nothing to resume, or it was begun with other settings."""
 
 
-HASHED = ("data", "init", "world")
-"""Settings that are compared by a hash of what they name."""
+HASHED = {"data": "data", "init": "init", "world": "frozen"}
+"""Settings that are compared by a hash of what they name: the name they are stored by, and their key in a config."""
 
 
 def require_same(begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ def require_same(begun: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
             continue
         if key in HASHED and isinstance(before, str) and isinstance(value, str):
             told = f"is not what this training was begun with (sha256 {value[:12]}, not {before[:12]})"
-            raise ResumeError(f"{key}=…: {told}; give that again to resume")
+            raise ResumeError(f"{HASHED[key]}=…: {told}; give that again to resume")
         raise ResumeError(f"{key}={value}: this training was begun with {key}={before}; keep it to resume")
 
 
