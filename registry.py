@@ -59,6 +59,10 @@ class Registry(Mapping[str, P], Generic[P]):
             raise ValueError(f"name={name}: is registered already")
         self.parts[name] = part
 
+    def name_of(self, part: Any) -> str:
+        """The name that a part is known by; of one that is not registered, its own."""
+        return next((name for name, known in self.parts.items() if known is part), getattr(part, "__name__", str(part)))
+
     def is_installed(self, name: str) -> bool:
         """Whether an installed package offers it, so that every process knows it."""
         return bool(entry_points(group=self.group, name=name))

@@ -5,27 +5,22 @@ Nothing is ever imported because a data set or a checkpoint names it: a name is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from inspect import signature
 from multiprocessing import parent_process
 from typing import Any
 
 from ..errors import UserError
+from ..registry import Registry, UnknownPart
 from .identity import fingerprint_as_made
 from .world import World
-
-GROUP = "forearm.worlds"
-"""The entry-point group in which a package names its worlds: `name = "module:function"`."""
-
-NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 
 MakeWorld = Callable[..., World]
 """Makes a world of `pixels: bool`, whether it observes images, `size: int`, their side, and any parameters of its own:
 JSON values by keyword, on the command line env.KEY=VALUE."""
 
-_registered: dict[str, MakeWorld] = {}
+WORLDS: Registry[MakeWorld] = Registry("world", {})
+"""What makes each world. Recordings and checkpoints remember a world by its name here."""
 
 
 def register(name: str, make: MakeWorld) -> None:
@@ -35,22 +30,12 @@ def register(name: str, make: MakeWorld) -> None:
     Raises:
         ValueError: for a name that is taken, or that is no word.
     """
-    if not NAME.fullmatch(name):
-        raise ValueError(f"name={name!r}: must be words of letters, digits, dots and dashes, joined by slashes")
-    if name in _registered:
-        raise ValueError(f"name={name}: is registered already")
-    _registered[name] = make
+    WORLDS.add(name, make)
 
 
-def world_names(installed: bool = True) -> list[str]:
-    """All that `make_world` knows; or what is registered alone, without those of installed packages."""
-    entries = entry_points(group=GROUP) if installed else ()
-    return [*_registered, *sorted(entry.name for entry in entries if entry.name not in _registered)]
-
-
-def is_installed(name: str) -> bool:
-    """Whether a world is an installed package's, so that every process knows it."""
-    return bool(entry_points(group=GROUP, name=name))
+def world_names() -> list[str]:
+    """All that `make_world` knows."""
+    return list(WORLDS)
 
 
 def parameters(name: str) -> dict[str, Any]:
@@ -88,15 +73,13 @@ def make_world(name: str, **config: Any) -> World:
 
 
 def _maker(name: str) -> MakeWorld:
-    if name not in _registered:
-        for entry in entry_points(group=GROUP, name=name):
-            register(name, entry.load())
-    if name not in _registered:
-        there = f"env={name} is unknown; choose one of: {', '.join(world_names())}"
+    try:
+        return WORLDS[name]
+    except UnknownPart:
+        there = f"env={name} is unknown; choose one of: {', '.join(WORLDS)}"
         if parent_process() is not None:
             there = (
                 f"env={name} is unknown to this worker process, which imports the program's main module only: "
                 "register it there at top level, outside of `if __name__ == '__main__'`, or set workers=1"
             )
-        raise UserError(there)
-    return _registered[name]
+        raise UserError(there) from None

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..envs import Policy, World, as_arm, make_policy
+from ..envs import Policy, World, action_size, as_arm, make_policy
 from ..errors import UserError
+from ..models.checkpoint import Checkpoint
 from ..models.precision import PRECISIONS, rollout_precision
 from ..models.prior import TEMPERATURE, ActionPrior
 from ..models.temporal import TemporalDistance
 from ..models.world_model import WorldModel
 from ..planner import (
+    ENERGIES,
     ActionSpace,
     Agent,
     Clipped,
@@ -33,10 +36,10 @@ from ..planner import (
 )
 from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
-from .energies import METRICS, Box, CommandedTips, EarlyRelease, Remembering, Unlikely
+from .energies import METRICS, CommandedTips, EarlyRelease, Remembering, Unlikely
 from .foresight import Foreseen
 from .goals import GoalManifest
-from .proposals import PriorRollouts, ProposalSettings
+from .proposals import PriorRollouts
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""
@@ -99,68 +102,77 @@ class ExpertController:
         return np.stack(actions)[:, None]
 
 
-class LatentMPC:
-    """A planner on a learned world model: encode, imagine, compare with the goal's embedding.
+@dataclass(frozen=True)
+class Learned:
+    """What a planner takes of a checkpoint: a world model, and what was learned for it."""
 
-    `energy` has what `LatentEnergy` takes by name, `metric` as a name in `METRICS`, and the `weights` of the terms
-    `goal`, `control`, `release` (`EarlyRelease`), `prior` (`Unlikely`) and `keep_out`, the last a box that the
-    commanded tip is charged for every metre and step inside of. `clip` is the limit of goal and control together
-    (`Clipped`). Each plan begins with the `proposals`; `prior` makes its share of them, and is what the term of its
-    name asks.
-    `backend` is what ran the last plan. `misses` counts plans that came after the `deadline`, in seconds, `statuses`
-    plans of each `Status`, a problem each. `temporal` is what the metrics of that name compare by; UserError where one
-    is named and there is none.
+    model: WorldModel
+    prior: ActionPrior | None = None
+    temporal: TemporalDistance | None = None
+
+
+class LatentMPC:
+    """A planner on a learned world model, as settings say: encode, imagine, compare with the goal's embedding.
+
+    This is where a controller is put together of a checkpoint, or of what is `Learned`, and settings. The terms of the
+    energy: the distance from the goal (`ENERGIES`) and `control`, together at most `clip`; `release` (`EarlyRelease`),
+    `prior` (`Unlikely`), and a box to keep out of, charged for every metre and step that the commanded tip is inside.
+
+    `backend` is what ran the last plan. `misses` counts plans that came after the deadline, `statuses` plans of each
+    `Status`, a problem each.
+
+    Raises:
+        UserError: naming a setting that cannot be, or what it takes and the model lacks.
     """
 
     def __init__(
         self,
         env: World,
-        model: WorldModel,
-        planner: Planner,
-        energy: Mapping[str, Any],
-        device: str = "cpu",
-        precision: str = "fp32",
-        execute_steps: int | None = None,
-        deadline: float | None = None,
-        prior: ActionPrior | None = None,
-        proposals: ProposalSettings = ProposalSettings(),  # noqa: B008 (frozen)
-        temporal: TemporalDistance | None = None,
+        learned: Checkpoint | Learned,
+        settings: PlanningSettings = PlanningSettings(),  # noqa: B008 (frozen)
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.model = model = model.in_precision(rollout_precision(precision, device, model.width))
+        model, prior = learned.model, learned.prior
+        self.settings, self.energy, self.device = settings, settings.energy, str(device)
+        size = action_size(env)
+        planner = settings.build([-1.0] * size, [1.0] * size, model.chunk)
+        _check_energy(settings.energy, learned)
+        self.model = model = model.in_precision(rollout_precision(settings.precision, self.device, model.width))
         if self.model.precision == "int8" and planner.first_gradient < planner.iterations:
             needs = f"{type(planner).__name__} descends gradients, and there are none"
             raise UserError(f"precision=int8: {needs}; choose one of: {', '.join(PRECISIONS)}")
-        self.planner = planner.to(device)
-        self.energy = dict(energy)
-        self.weights = self.energy.pop("weights", {"goal": 1.0})
-        self.limit = self.energy.pop("clip", math.inf)
-        box = self.energy.pop("keep_out", None)
-        self.keep_out = None if box is None else Box.parse(box)
-        self.arm = None if box is None else as_arm(env, f"energy.keep_out={box}")
-        if self.weights.get("release"):  # which way a gripper's action opens it, other worlds have their own ideas
-            as_arm(env, f"energy.weights.release={self.weights['release']}")
-        self.energy["metric"] = METRICS[self.energy.get("metric", "slow")](model, temporal)
-        self.device = device
-        self.execute_steps = execute_steps
-        self.deadline = deadline
-        self.prior = prior = None if prior is None else prior.in_precision(model.precision)
-        self.proposals = proposals
+        self.planner = planner.to(self.device)
+        self.box = settings.energy.box
+        self.arm = None if self.box is None else as_arm(env, f"energy.keep_out={settings.energy.keep_out}")
+        if settings.energy.release:  # which way a gripper's action opens it, other worlds have their own ideas
+            as_arm(env, f"energy.release={settings.energy.release}")
+        self.metric = METRICS[settings.energy.metric](model, learned.temporal)
+        asked = {"planner.prior": settings.planner.prior, "energy.prior": settings.energy.prior}
+        if wanted := [key for key, value in asked.items() if value]:
+            prior = require_prior(prior, wanted[0])
+            if settings.energy.prior:
+                _check_judge(prior, settings.energy.prior, planner)
+            prior = prior.in_precision(model.precision)
+        self.prior = prior
         self.hold_action = torch.from_numpy(env.hold_action).to(self.planner.space.low)
         self.control = ControlEnergy(
             neutral=torch.from_numpy(env.neutral).to(self.hold_action) if env.neutral.any() else None
         )
         self.rollouts = None
-        if prior is not None and proposals.prior:
-            space = self.planner.space
-            self.rollouts = PriorRollouts(
-                model, prior, space, space.steps, proposals.prior_stop, env.tolerance, self.hold_action
-            )
+        if prior is not None and settings.planner.prior:
+            space, stop = self.planner.space, settings.planner.prior_stop
+            self.rollouts = PriorRollouts(model, prior, space, space.steps, stop, env.tolerance, self.hold_action)
         self.energies: list[np.ndarray] = []
         self._foreseen: list[Foreseen] | None = None
         self.evaluations = 0
         self.misses = 0
         self.statuses: Counter[Status] = Counter()
         self.backend = "eager"
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that a plan may take."""
+        return self.settings.deadline or None
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
         with torch.no_grad():
@@ -172,14 +184,14 @@ class LatentMPC:
             self._make_energy,
             len(manifest),
             seeds=seed * SEEDS,
-            execute_steps=self.execute_steps,
+            execute_steps=self.settings.execute_steps,
             deadline=self.deadline,
             make_proposals=self._make_proposals,
         )
         self.energies = []
 
     def act(self, observations: Batch, states: np.ndarray) -> np.ndarray:
-        if self.keep_out is not None:
+        if self.box is not None:
             self._command = torch.from_numpy(observations["proprio"][:, -3:]).to(self.device)
         actions = self.agent.act(tensors(self.model, observations, self.device)).cpu().numpy()
         assert self.agent.last_plan is not None
@@ -209,37 +221,89 @@ class LatentMPC:
         return Foreseen(states.copy(), actions.cpu().numpy(), self.model.readout(z)[..., :3].cpu().numpy())
 
     def _make_energy(self, observation: dict[str, torch.Tensor]) -> Term:
-        self._z = self.model.encode(observation)
-        several = any(self.weights.get(term) for term in ("release", "prior"))
-        model = Remembering(self.model) if several else self.model
-        goal = LatentEnergy(model, self._z, self._goal, **self.energy)
-        terms: dict[str, Energy] = {"goal": goal, "control": self.control}
+        e, self._z = self.energy, self.model.encode(observation)
+        model = Remembering(self.model) if e.release or e.prior else self.model
+        if e.name == "latent":
+            goal: Energy = LatentEnergy(model, self._z, self._goal, **e.latent, metric=self.metric)
+        else:
+            goal = ENERGIES[e.name](model, self._z, self._goal, **e.options)
+        ends: dict[str, tuple[float, Energy]] = {"goal": (1.0, goal), "control": (e.control, self.control)}
+        rest: dict[str, tuple[float, Energy]] = {}
         if self.model.readout is not None:
-            terms["release"] = EarlyRelease(model, self.model.readout, self._z, self.model.chunk)
-        if self.model.readout is not None and self.prior is not None:
-            rest = self.model.readout, self._z, self._goal, self.model.chunk
-            terms["prior"] = Unlikely(model, self.prior, *rest)
-        if self.keep_out is not None and self.arm is not None:
-            low, high = (torch.from_numpy(corner).to(goal.z) for corner in (self.keep_out.low, self.keep_out.high))
-            terms["keep_out"] = KeepOut(CommandedTips.of(self.arm, self._command.to(goal.z)), False, low, high)
-        weights = {name: weight for name, weight in self.weights.items() if weight}
-        if self.limit == math.inf:
-            return weighted(terms, weights)
-        ends = {name: weights.pop(name) for name in ("goal", "control") if name in weights}
-        return Clipped(weighted(terms, ends), self.limit) + weighted(terms, weights)
+            rest["release"] = e.release, EarlyRelease(model, self.model.readout, self._z, self.model.chunk)
+            if self.prior is not None:
+                told = self.model.readout, self._z, self._goal, self.model.chunk
+                rest["prior"] = e.prior, Unlikely(model, self.prior, *told)
+        if self.box is not None and self.arm is not None:
+            low, high = (torch.from_numpy(corner).to(self._z) for corner in (self.box.low, self.box.high))
+            box = KeepOut(CommandedTips.of(self.arm, self._command.to(self._z)), False, low, high)
+            rest["keep_out"] = e.keep_out_weight, box
+        if e.clip == math.inf:
+            return _added(ends | rest)
+        return Clipped(_added(ends), e.clip) + _added(rest)
 
     def _make_proposals(self, observation: dict[str, torch.Tensor]) -> list[Proposal]:
         del observation  # encoded already, for the energy
         proposals = []
         if self.rollouts is not None:
             self.rollouts.observe(self._z)
-            proposals.append(Proposal(self.rollouts, self.proposals.prior))
-        if self.proposals.hold:
+            proposals.append(Proposal(self.rollouts, self.settings.planner.prior))
+        if self.settings.planner.hold:
             proposals.append(Proposal(self._keep_still, 1 / self.planner.samples))
         return proposals
 
     def _keep_still(self, state: PlanState, count: int) -> torch.Tensor:
         return self.hold_action.expand(len(state.seeds), count, self.planner.space.steps, -1)
+
+
+def _added(terms: Mapping[str, tuple[float, Energy]]) -> Term:
+    weights = {name: weight for name, (weight, _) in terms.items() if weight}
+    return weighted({name: term for name, (_, term) in terms.items()}, weights)
+
+
+def require_prior(prior: ActionPrior | None, key: str) -> ActionPrior:
+    """A prior. UserError, naming the key that asks for it, where there is none."""
+    if prior is None:
+        raise UserError(f"{key}: the checkpoint has no action prior; `forearm train prior.steps=…` learns one")
+    return prior
+
+
+def _check_judge(prior: ActionPrior, weight: float, planner: Planner) -> None:
+    """UserError where a prior cannot tell how unlikely a planner's plans are."""
+    steps, length = planner.space.steps, prior.architecture.segment
+    if steps < length:
+        raise UserError(
+            f"energy.prior={weight}: plans of {steps} steps are too short to judge, for the checkpoint's prior "
+            f"does {length} at a time; raise planner.horizon"
+        )
+    if not prior.architecture.typical:
+        raise UserError(
+            f"energy.prior={weight}: the checkpoint's prior does not know what is usual; "
+            "`forearm train prior.steps=…` learns one that does"
+        )
+
+
+def check_members(members: int, energy: EnergySettings) -> None:
+    """UserError where an energy tells members apart of which there is one."""
+    for key, without in {"disagreement": 0.0, "ensemble": "mean"}.items():
+        if members == 1 and (value := getattr(energy, key)) != without:
+            raise UserError(
+                f"energy.{key}={value}: the model has one member; `forearm train model.members=…` trains "
+                f"several, or leave it {without}"
+            )
+
+
+def _check_energy(energy: EnergySettings, learned: Checkpoint | Learned) -> None:
+    """UserError where a model lacks what an energy compares."""
+    check_members(learned.model.members, energy)
+    if learned.model.readout is not None:
+        return
+    if energy.metric == "object":
+        raise UserError("energy.metric=object: the checkpoint reads no positions; train one anew, or choose slow")
+    if energy.release:
+        raise UserError(
+            f"energy.release={energy.release}: the checkpoint reads no positions; train one anew, or leave it 0"
+        )
 
 
 def tensors(model: WorldModel, batch: Batch, device: str) -> dict[str, torch.Tensor]:
@@ -306,9 +370,3 @@ class SimulatorMPC:
     def _make_energy(self, observation: Mapping[str, torch.Tensor]) -> SimulatorEnergy:
         del observation
         return SimulatorEnergy(self.env, self._states, self._goals, **self.energy)
-
-
-def action_space(low: Any, high: Any, horizon: int, chunk: int, **settings: Any) -> ActionSpace:
-    """The space of plans of `horizon` model steps of `chunk` environment steps, for bounds (A,)."""
-    bounds = [torch.tensor(bound, dtype=torch.float32) for bound in (low, high)]
-    return ActionSpace(low=bounds[0], high=bounds[1], steps=horizon * chunk, chunk=chunk, **settings)

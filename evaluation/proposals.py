@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,17 +15,6 @@ PRIOR_STREAM = 1 << 40
 """Sets a prior's noise apart from that of the planner beside it."""
 STIR = 0.05
 """Deviation of the actions of what rests: of several ways to rest, one stays where it should be."""
-
-
-@dataclass(frozen=True)
-class ProposalSettings:
-    """What a planner evaluates beside its own samples: `prior` is the share of its first candidates that an action
-    prior makes, `prior_stop` the share of these that stop where they arrive, and `hold` whether one candidate more
-    holds the position throughout."""
-
-    prior: float = 0.0
-    prior_stop: float = 0.0
-    hold: bool = False
 
 
 class PriorRollouts:

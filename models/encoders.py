@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..registry import Registry
 from .linear import Linear
 from .normalisers import deviation
 
@@ -69,5 +70,6 @@ class VectorEncoder(nn.Module):
         return self.network(x) + self.skip(x)
 
 
-ENCODERS: dict[str, type[nn.Module]] = {"cnn": PixelEncoder, "mlp": VectorEncoder}
-"""By the name under which a checkpoint's config.json knows them."""
+ENCODERS: Registry[Callable[..., nn.Module]] = Registry("encoder", {"cnn": PixelEncoder, "mlp": VectorEncoder})
+"""By the name under which a checkpoint's config.json knows them: each is made of `(shape, features)`, the shape of its
+part of an observation and the size F of what it gives, and `width=` where that is set."""

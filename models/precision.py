@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 """Of a model's products where it does not learn."""
 PRECISIONS = ("auto", "bf16", "fp32")
 """Of training."""
-IMAGINED = (*PRECISIONS, "int8")
+PLANNING_PRECISIONS = (*PRECISIONS, "int8")
 """Of imagined rollouts."""
 WIDE = 256
 """Inputs that a model's widest layer has at least to be worth bfloat16 on a CPU: with fewer, casting a hundred rows
@@ -39,13 +39,13 @@ def cpu_has_int8() -> bool:
 
 
 def rollout_precision(precision: str, device: torch.device | str, width: int = WIDE) -> Precision:
-    """Decides a `precision` in `IMAGINED` for a model whose widest layer has `width` inputs; auto is `use_bf16`'s.
+    """Decides a `precision` in `PLANNING_PRECISIONS` for a model whose widest layer has `width` inputs; auto is `use_bf16`'s.
 
     Raises:
         UserError: for one that does not exist, or 8-bit integers where they are not to be had.
     """
-    if precision not in IMAGINED:
-        raise UserError(f"precision={precision} is unknown; choose one of: {', '.join(IMAGINED)}")
+    if precision not in PLANNING_PRECISIONS:
+        raise UserError(f"precision={precision} is unknown; choose one of: {', '.join(PLANNING_PRECISIONS)}")
     if precision != "int8":
         return "bf16" if use_bf16(precision, device, pays_on_cpu=width >= WIDE) else "fp32"
     on_cpu = torch.device(device).type == "cpu"

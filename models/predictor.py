@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..registry import Registry
 from .linear import Linear
 
 HEAD = 64
@@ -101,5 +102,8 @@ class TransformerPredictor(nn.Module):
         return z + self.change(self.norm(tokens[:, 0])).view(z.shape)
 
 
-PREDICTORS: dict[str, type[nn.Module]] = {"residual": ResidualPredictor, "transformer": TransformerPredictor}
-"""By the name under which a checkpoint's config.json knows them."""
+PREDICTORS: Registry[Callable[..., nn.Module]] = Registry(
+    "predictor", {"residual": ResidualPredictor, "transformer": TransformerPredictor}
+)
+"""By the name under which a checkpoint's config.json knows them: each is made of `(latent, chunk_size)`, D and K A, and
+`width=` and `depth=`, and maps z (…, D) and a chunk of actions (…, K A) to the next z (…, D)."""

@@ -17,17 +17,29 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property, partial
 from operator import index
-from typing import ClassVar, Literal, NamedTuple, Self, SupportsIndex, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, SupportsIndex, cast, get_args
 
 import torch
 from torch import Tensor
 
+from ..settings import key
 from .actions import ActionSpace
 from .capture import Captured, Declared
 from .compilation import Backend, Fast
 from .energy import Energy, checked
 
 Execute = Literal["best", "mean"]
+
+
+class _NoSpace:
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ValueError("this planner has no action space; give it one: planner.over(space)")
+
+
+NO_SPACE = cast(ActionSpace, _NoSpace())
+"""Of a planner that is nothing but settings yet."""
 
 
 class Status(Enum):
@@ -143,7 +155,7 @@ class Planner(ABC):
     """Settings every planner has, and the loop.
 
     Args:
-        space: the actions searched.
+        space: the actions searched; `over` gives one to a planner that has none yet.
         samples: candidates N an iteration.
         iterations: iterations I a plan.
         sigma: standard deviation of the first candidates, in the normalised box [-1, 1].
@@ -165,13 +177,13 @@ class Planner(ABC):
     fewest: ClassVar[int] = 2
     """Samples that an algorithm can do with."""
 
-    space: ActionSpace
-    samples: int = 256
-    iterations: int = 4
-    sigma: float = 0.5
+    space: ActionSpace = NO_SPACE
+    samples: int = key(128, "candidates an iteration", first=True)
+    iterations: int = key(5, "iterations a plan", first=True)
+    sigma: float = key(0.5, "deviation of the first samples; actions span [-1, 1]")
     execute: Execute = "best"
-    replan_above: float = -math.inf
-    backend: Backend = "auto"
+    replan_above: float = key(-math.inf, "energy above which it searches anew; below, the last plan goes on. -inf: always")
+    backend: Backend = key("auto", "what runs the search: auto (eager, on a GPU recorded), eager, cudagraphs, inductor")
 
     def __post_init__(self) -> None:
         if self.samples < self.fewest or self.iterations < 1 or self.sigma <= 0:
@@ -205,6 +217,15 @@ class Planner(ABC):
     def event_triggered(self) -> bool:
         """Whether it replans only where what is at hand has an energy above `replan_above`."""
         return self.replan_above > -math.inf
+
+    @property
+    def has_space(self) -> bool:
+        """Whether it knows what it searches; without, it is settings, such as `CEM(samples=128)`."""
+        return isinstance(self.space, ActionSpace)
+
+    def over(self, space: ActionSpace) -> Self:
+        """The same planner of actions in a space."""
+        return replace(self, space=space)
 
     def to(self, device: torch.device | str) -> Self:
         """The same planner on `device`."""

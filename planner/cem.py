@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..settings import key
 from .gaussian import GaussianPlanner, by_rank
 
 
@@ -21,7 +22,7 @@ class CEM(GaussianPlanner):
         elites: share of the N samples that are elites, in (0, 1].
     """
 
-    elites: float = 0.1
+    elites: float = key(0.1, "share of the samples that are elites")
 
     def __post_init__(self) -> None:
         super().__post_init__()

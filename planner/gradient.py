@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..settings import key
 from .base import Planner, PlanState
 from .icem import ICEM
 
@@ -21,9 +22,9 @@ class Gradient(Planner):
         learning_rate: first step size in the normalised box; it falls to zero along a half cosine.
     """
 
-    samples: int = 8
-    iterations: int = 32
-    learning_rate: float = 0.1
+    samples: int = key(8, "restarts", first=True)
+    iterations: int = key(32, "steps of the descent", first=True)
+    learning_rate: float = key(0.1, "of the descent; actions span [-1, 1]")
 
     @property
     def first_gradient(self) -> int:
@@ -47,9 +48,9 @@ class CEMGradient(ICEM):
         learning_rate: as in `Gradient`.
     """
 
-    iterations: int = 20
+    iterations: int = key(12, "iterations a plan", first=True)
     refine: float = 0.7
-    learning_rate: float = 0.03
+    learning_rate: float = key(0.03, "of the descent; actions span [-1, 1]")
 
     def __post_init__(self) -> None:
         super().__post_init__()

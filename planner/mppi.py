@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..settings import key
 from .base import Execute
 from .gaussian import GaussianPlanner
 
@@ -27,7 +28,7 @@ class MPPI(GaussianPlanner):
         execute: the mean by default, which is what the theory is about.
     """
 
-    effective: float = 0.1
+    effective: float = key(0.1, "effective sample size that sets the temperature, as a share of the samples")
     temperature: float | None = None
     execute: Execute = "mean"
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from ..registry import Registry
 from .actions import ActionSpace
 from .base import Planner
 from .cem import CEM
@@ -14,16 +15,24 @@ from .icem import ICEM
 from .mppi import MPPI
 from .shooting import RandomShooting
 
-PLANNERS: dict[str, type[Planner]] = {
-    "cem": CEM,
-    "icem": ICEM,
-    "mppi": MPPI,
-    "gradient": Gradient,
-    "cem_gradient": CEMGradient,
-    "shooting": RandomShooting,
-}
+PLANNERS: Registry[type[Planner]] = Registry(
+    "planner",
+    {
+        "cem": CEM,
+        "icem": ICEM,
+        "mppi": MPPI,
+        "gradient": Gradient,
+        "cem_gradient": CEMGradient,
+        "shooting": RandomShooting,
+    },
+)
+"""Algorithms: frozen dataclasses whose fields are their settings."""
 
-ENERGIES: dict[str, Callable[..., Term]] = {
+ENERGIES: Registry[Callable[..., Energy]] = Registry("energy", {"latent": LatentEnergy})
+"""What a future's distance from the goal is, each made of `(model, z, goal)` and settings of its own by keyword: a
+`LatentModel` and the embeddings (B, D) of the present observation and of the goal."""
+
+TERMS: dict[str, Callable[..., Term]] = {
     "latent": LatentEnergy,
     "control": ControlEnergy,
     "keep_out": KeepOut,
@@ -40,8 +49,6 @@ def make_planner(name: str, space: ActionSpace, **settings: Any) -> Planner:
     Raises:
         ValueError: for a name or a setting that does not exist, with those that do.
     """
-    if name not in PLANNERS:
-        raise ValueError(f"planner={name!r}: choose one of {', '.join(PLANNERS)}")
     known = [field.name for field in fields(PLANNERS[name]) if field.name != "space"]
     for key, value in settings.items():
         if key not in known:

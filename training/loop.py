@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +18,22 @@ from torch import Tensor, nn
 from ..episodes import Recordings, WindowSampler, evaluation_windows, windows
 from ..episodes.store import leftovers
 from ..files import replacing
-from ..models.checkpoint import ENVS, Checkpoint, not_finite
+from ..models.checkpoint import ENVS, RUN, Checkpoint, not_finite
 from ..models.metric import slow_metric
-from ..models.precision import PRECISIONS, use_bf16
+from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
 from . import snapshot
 from .grounding import Grounding
 from .members import draw_lots, members_loss
 from .objectives import Objective
-from .schedule import TrainingError, check_least, diverged, torch_seed, warm_cosine
+from .schedule import TrainingError, diverged, torch_seed, warm_cosine
+from .settings import TrainingSettings
 from .validation import Validation, encode_windows, validate
 
-LOG, SNAPSHOT, CHECKPOINT = "log.jsonl", "snapshot.safetensors", "checkpoint"
+LOG, SNAPSHOT, CHECKPOINT = "log.jsonl", "snapshot.safetensors", RUN
 VALIDATION_WINDOWS = 800
 MAY_CHANGE = ("log_every", "validate_every", "save_every")
 """Settings that do not shape what is learned."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train. `horizon` is the rollout's H; `precision` is auto, bf16 or fp32; `*_every` are in steps.
-    `relax` is the share of each window that all members learn, of a model that has several (`members_loss`);
-    `grounding` weighs what `Grounding` tells of the tracked positions, `grounding_arm` what it tells of the arm's
-    proprioception; `ridge` is that of `slow_metric`."""
-
-    steps: int = 3000
-    batch: int = 96
-    horizon: int = 4
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    warmup: int = 100
-    clip: float = 1.0
-    relax: float = 0.1
-    grounding: float = 0.0
-    grounding_arm: float = 0.0
-    ridge: float = 0.1
-    precision: str = "auto"
-    seed: int = 0
-    log_every: int = 20
-    validate_every: int = 1000
-    save_every: int = 500
-
-    def __post_init__(self) -> None:
-        check_least(self, steps=1, batch=1, horizon=1, log_every=1, validate_every=1, save_every=1, seed=0)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate}: must be positive")
-        if not 0 <= self.relax <= 1:
-            raise ValueError(f"relax={self.relax}: must lie in 0 … 1; it is a share")
-        for key in ("grounding", "grounding_arm"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"{key}={getattr(self, key)}: must not be negative")
-        if not self.ridge > 0:
-            raise ValueError(f"ridge={self.ridge}: must be positive")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision} is unknown; choose one of: {', '.join(PRECISIONS)}")
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        return self.learning_rate * warm_cosine(step, self.steps, self.warmup)
 
 
 class Trainer:

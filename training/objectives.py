@@ -52,7 +52,7 @@ class SIGReg(Objective):
 
     t: Tensor
 
-    def __init__(self, weight: float = 0.1, slices: int = 64, knots: int = 9, extent: float = 4.0) -> None:
+    def __init__(self, weight: float = 0.02, slices: int = 64, knots: int = 9, extent: float = 4.0) -> None:
         super().__init__()
         self.weight = weight
         self.slices = slices
@@ -71,7 +71,7 @@ class VICReg(Objective):
     """Variance and covariance terms of VICReg (Bardes, Ponce and LeCun 2022, arXiv 2105.04906): every dimension has a
     deviation of at least 1, and no two tell the same."""
 
-    def __init__(self, weight: float = 1.0, covariance: float = 0.2) -> None:
+    def __init__(self, weight: float = 0.5, covariance: float = 0.5) -> None:
         super().__init__()
         self.weight = weight
         self.covariance = covariance

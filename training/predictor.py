@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,20 +11,7 @@ from torch import Tensor
 from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_windows, fit
-from .schedule import check_least
-
-
-@dataclass(frozen=True)
-class PredictorSettings:
-    """How to train a predictor on embeddings that stay as they are. `horizon` H: model steps it imagines in a row."""
-
-    steps: int = 3000
-    batch: int = 512
-    horizon: int = 6
-    learning_rate: float = 2e-3
-
-    def __post_init__(self) -> None:
-        check_least(self, steps=1, batch=1, horizon=1)
+from .settings import PredictorSettings
 
 
 def train_predictor(

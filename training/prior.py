@@ -6,7 +6,7 @@ B examples a batch, L environment steps in a segment, D latent size, P numbers o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from ..models.precision import use_bf16
 from ..models.prior import ActionPrior, PriorArchitecture
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_ahead, fit
-from .schedule import check_least, torch_seed
+from .schedule import torch_seed
+from .settings import PriorSettings
 
 MOVED, STILL = 0.2, 0.2
 """From what share of their spread over the recording objects count as moved, and the share of examples that are drawn
@@ -25,30 +26,6 @@ CANDIDATES = 4
 """Examples drawn for each that is learned from; those in which an object moves go first."""
 MEASURED = 20
 """Batches on which it is measured how well the prior tells what was done from noise."""
-
-
-@dataclass(frozen=True)
-class PriorSettings:
-    """How to train a prior.
-
-    `segment` L environment steps it answers with; `ahead` the mean distance of a hindsight goal, in environment steps;
-    `jitter` deviation of the noise on embeddings, in units of theirs, for imagined ones are never quite like encoded
-    ones.
-    """
-
-    steps: int = 8000
-    batch: int = 256
-    segment: int = 6
-    width: int = 384
-    depth: int = 3
-    ahead: float = 20.0
-    learning_rate: float = 1e-3
-    jitter: float = 0.05
-
-    def __post_init__(self) -> None:
-        check_least(self, steps=1, batch=1, segment=1, width=1, depth=1)
-        if self.ahead < self.segment:
-            raise ValueError(f"ahead={self.ahead}: must be at least segment={self.segment}")
 
 
 class Hindsight:

@@ -6,7 +6,6 @@ W windows, H model steps, D latent size, P numbers of the tracked positions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,24 +15,10 @@ from ..models.precision import use_bf16
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_windows, fit
 from .members import nearest
-from .schedule import check_least
+from .settings import ReadoutSettings
 
 IMAGINED = 20_000
 """Windows whose future is imagined; about as many embeddings as are encoded of a usual recording."""
-
-
-@dataclass(frozen=True)
-class ReadoutSettings:
-    """How to refine a readout. `horizon` H: how many model steps ahead it is to read what is imagined."""
-
-    steps: int = 3000
-    batch: int = 512
-    width: int = 256
-    horizon: int = 6
-    learning_rate: float = 2e-3
-
-    def __post_init__(self) -> None:
-        check_least(self, steps=1, batch=1, width=1, horizon=1)
 
 
 @torch.no_grad()

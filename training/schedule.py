@@ -16,13 +16,6 @@ def diverged(learning_rate: float, step: int) -> TrainingError:
     return TrainingError(f"learning_rate={learning_rate}: the loss diverged by step {step}; lower it")
 
 
-def check_least(settings: object, **least: int) -> None:
-    """ValueError, naming the setting, for the first of `settings` that is smaller than it may be."""
-    for key, smallest in least.items():
-        if (value := getattr(settings, key)) < smallest:
-            raise ValueError(f"{key}={value}: must be at least {smallest}")
-
-
 def torch_seed(seed: int, step: int | None = None) -> int:
     """What a torch generator is seeded with, of a seed of any size: for weights, or for the noise of a step."""
     number = seed if step is None else seed * 1_000_003 + step

@@ -12,6 +12,7 @@ from ..models.precision import PRECISIONS
 from ..models.predictor import HEAD, PREDICTORS
 from ..settings import SettingError, at_least, key, not_negative, one_of, part, positive, tree, within
 from .objectives import OBJECTIVES, Objective, make_objective
+from .schedule import warm_cosine
 
 OBS = ("pixels", "state", "pixels+proprio")
 """What a model may see of Forearm's worlds: parts of an observation, joined by +."""
@@ -42,6 +43,10 @@ class TrainingSettings:
     log_every: int = 20
     validate_every: int = key(1000, "steps from one validation to the next")
     save_every: int = key(500, "steps from one snapshot to the next")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.learning_rate * warm_cosine(step, self.steps, self.warmup)
 
     def __post_init__(self) -> None:
         at_least(self, steps=1, batch=1, horizon=1, log_every=1, validate_every=1, save_every=1, seed=0)

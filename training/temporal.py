@@ -6,7 +6,6 @@ B pairs a batch, D latent size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,31 +15,8 @@ from ..models.precision import use_bf16
 from ..models.temporal import TemporalArchitecture, TemporalDistance
 from ..models.world_model import WorldModel
 from .heads import Recorded, draw_ahead, fit
-from .schedule import check_least, torch_seed
-
-
-@dataclass(frozen=True)
-class TemporalSettings:
-    """How to train a temporal distance.
-
-    A pair is at least `nearest` and on average `ahead` environment steps apart: where the arm has moved on and objects
-    have mostly stayed, so that the arm's pose counts for little. `jitter` is the deviation of the noise on embeddings,
-    in units of theirs, for imagined ones are never quite like encoded ones.
-    """
-
-    steps: int = 2000
-    batch: int = 512
-    width: int = 256
-    features: int = 32
-    nearest: int = 8
-    ahead: float = 20.0
-    learning_rate: float = 1e-3
-    jitter: float = 0.05
-
-    def __post_init__(self) -> None:
-        check_least(self, steps=1, batch=2, width=1, features=1, nearest=1)
-        if self.ahead < self.nearest:
-            raise ValueError(f"ahead={self.ahead}: must be at least nearest={self.nearest}")
+from .schedule import torch_seed
+from .settings import TemporalSettings
 
 
 def train_temporal(
