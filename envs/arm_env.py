@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import UserError
 from .arm import ACTION_NAMES, CLOSED, JOINTS, RAMP, SUBSTEPS, Arm
+from .policies import POLICIES
 from .rendering import Camera, renderer_name
 from .stepping import Simulating
 from .tasks import Task
@@ -102,8 +103,6 @@ class ArmEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     @property
     def policies(self) -> Mapping[str, Callable[[ArmEnv, np.random.Generator], Policy]]:
-        from .policies import POLICIES  # here, because they look into this environment
-
         return POLICIES
 
     # Gymnasium

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
+import mujoco
 import numpy as np
 
-from .arm import ACTION_SCALE
-from .arm_env import ArmEnv
+from .arm import ACTION_SCALE, Arm
+from .tasks import Task
+from .world import World
+
+
+class ArmWorld(World, Protocol):
+    """What a scripted policy looks into: a task on the arm, as `ArmEnv` is."""
+
+    task: Task
+    arm: Arm
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    goal_points: np.ndarray
+    """Where the task's tracked points are in the goal, (G, 3) metres."""
+
+    @property
+    def tip(self) -> np.ndarray:
+        """Where the gripper's tip is, (3,) metres."""
+        ...
 
 
 class ScriptedPolicy(ABC):
     """Chooses actions (5,) in [-1, 1] for one environment; all randomness comes from `rng`."""
 
-    def __init__(self, env: ArmEnv, rng: np.random.Generator) -> None:
+    def __init__(self, env: ArmWorld, rng: np.random.Generator) -> None:
         self.env = env
         self.rng = rng
         self.reset()

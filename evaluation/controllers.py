@@ -34,12 +34,13 @@ from ..planner import (
     Term,
     weighted,
 )
-from ..planner.simulator import SimulatorEnergy
 from .closed_loop import Batch
 from .energies import METRICS, CommandedTips, EarlyRelease, Remembering, Unlikely
 from .foresight import Foreseen
 from .goals import GoalManifest
 from .proposals import PriorRollouts
+from .settings import EnergySettings, PlanningSettings
+from .simulator import SimulatorEnergy
 
 SEEDS = 1_000_000
 """From one run's seed to the next one's: problem b gets `seed * SEEDS + b`, however many are beside it."""

@@ -284,6 +284,7 @@ def test_a_row_of_a_bench_is_what_its_episodes_say(
         keep_out=everywhere,
     )
     assert row.violations == 15
+    still = HoldController(reach.hold_action)
     assert Entry("zero", "floor", still, [0, 1], episodes=2).steps(manifest) == 2 * 2 * 5 + 5
     assert Entry("zero", "floor", still, [0, 1], timed=False).steps(manifest) == 2 * 3 * 5
     assert Entry("zero", "floor", still, [0, 1], alone=True).steps(manifest) == 2 * 3 * 5

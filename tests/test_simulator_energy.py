@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from forearm.envs import TASKS, ArmEnv, make
+from forearm.evaluation.simulator import SimulatorEnergy
 from forearm.planner import CEM, ActionSpace
-from forearm.planner.simulator import SimulatorEnergy
 
 PROBLEMS, CANDIDATES, STEPS = 3, 4, 12
 

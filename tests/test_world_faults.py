@@ -38,9 +38,9 @@ from forearm.evaluation.controllers import HoldController, LatentMPC, RandomCont
 from forearm.evaluation.foresight import Foreseen, foresight
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.evaluation.results import Row, pool, table
+from forearm.evaluation.simulator import SimulatorEnergy
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import ControlEnergy, make_planner
-from forearm.planner.simulator import SimulatorEnergy
 from forearm.seeds import EVALUATION, goal_seed, recording_seed
 from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
 

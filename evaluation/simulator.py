@@ -12,7 +12,8 @@ from ..envs import ArmEnv
 from ..envs.arm import RAMP, SUBSTEPS
 from ..envs.arm_env import STATE_SPEC
 from ..envs.stepping import diverged, unlogged
-from .energy import REDUCTIONS, Term
+from ..planner import Term
+from ..planner.energy import REDUCTIONS
 
 
 class SimulatorEnergy(Term):
