@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -169,3 +170,33 @@ def _within(error: OSError, folder: Path) -> bool:
         return False
     place, file = Path(os.path.abspath(folder)), Path(os.path.abspath(error.filename))
     return file.is_relative_to(place) or place.is_relative_to(file)
+
+
+@contextmanager
+def run_folder(out: str | None, command: str, name: str, go_on: str = "choose another folder") -> Iterator[Path]:
+    """The folder a run may write to, and nobody else as long as the block runs: `out`, or a new one under runs/COMMAND.
+    Nothing there is ever overwritten. `go_on` says what to do after a write has failed.
+
+    Raises:
+        FolderError: if `out` holds something, is written to, or cannot be.
+    """
+    if out:
+        folder = Path(out)
+        check_free(folder)  # looks before it touches
+        with owned(folder, go_on):
+            check_free(folder)
+            yield folder
+    else:
+        stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
+        with new_folder(Path("runs") / command / stamped, go_on) as folder:
+            yield folder
+
+
+@contextmanager
+def nothing_to_resume(out: str | None) -> Iterator[None]:
+    """Ctrl-C in a run that cannot be gone on with says so where `out` would be in the way of a second one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = "run the same command with another out=…" if out else "run the same command again"
+        raise KeyboardInterrupt(f"to start again, {again}") from None

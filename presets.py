@@ -33,7 +33,7 @@ def suited(cls: type[S], given: Mapping[str, Any], env: str | None = None) -> S:
 
 def with_presets(cls: Any, given: Mapping[str, Any], env: str | None = None) -> dict[str, Any]:
     """What is given, by dotted key, and what presets add: nothing that is set, or that the class has not."""
-    chosen = _dotted(given)
+    chosen = unnested(given)
     now = ({"env": env} if env else {}) | chosen
     added: dict[str, Any] = {}
     # `now` grows: a preset may choose what another one is for.
@@ -46,7 +46,7 @@ def with_presets(cls: Any, given: Mapping[str, Any], env: str | None = None) -> 
     return added | chosen
 
 
-def _dotted(given: Mapping[str, Any]) -> dict[str, Any]:
+def unnested(given: Mapping[str, Any]) -> dict[str, Any]:
     """Groups that are given as mappings by their dotted keys; of `name`, the group's own."""
     found: dict[str, Any] = {}
     for name, value in given.items():
@@ -61,9 +61,11 @@ def _dotted(given: Mapping[str, Any]) -> dict[str, Any]:
 def _holds(cls: Any, word: str, now: Mapping[str, Any]) -> bool:
     """Whether KEY=VALUE is what is chosen `now`, or the default where nothing is."""
     name, value = word.split("=")
+    first, _, rest = name.partition(".")
+    if rest and kinds.is_dataclass(now.get(first)):
+        return getattr(now[first], rest, None) == value
     if name in now:
-        chosen = now[name]
-        return getattr(chosen, "name", chosen) == value
+        return getattr(now[name], "name", now[name]) == value
     node, default = cls, None
     for each in name.split("."):
         if node is None or each not in {own.name for own in kinds.fields(node)}:

@@ -176,6 +176,10 @@ class LatentMPC:
         return self.settings.deadline or None
 
     def begin(self, manifest: GoalManifest, goals: Batch, seed: int) -> None:
+        self.aim(goals, len(manifest), seed)
+
+    def aim(self, goals: Batch, batch: int, seed: int) -> None:
+        """Begins an episode of B = `batch` problems, with the goals' observations."""
         with torch.no_grad():
             self._goal = self.model.encode(tensors(self.model, goals, self.device))
             if self.rollouts is not None:
@@ -183,7 +187,7 @@ class LatentMPC:
         self.agent = Agent(
             self.planner,
             self._make_energy,
-            len(manifest),
+            batch,
             seeds=seed * SEEDS,
             execute_steps=self.settings.execute_steps,
             deadline=self.deadline,
@@ -204,6 +208,11 @@ class LatentMPC:
         if self._foreseen is not None and len(self.energies) % WATCH == 1:
             self._foreseen.append(self._foresee(states, self.agent.last_plan.actions))
         return actions
+
+    @torch.no_grad()
+    def energy_of(self, observations: Batch, actions: torch.Tensor) -> torch.Tensor:
+        """What plans (B, N, T, A) cost from here to the goals, (B, N)."""
+        return self._make_energy(tensors(self.model, observations, self.device))(actions.to(self._goal))
 
     def watch(self) -> None:
         """Keeps every `WATCH`-th plan from now on, with what it imagines, if the model reads positions off that."""

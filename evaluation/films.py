@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..envs import World
 from .closed_loop import Episodes
-from .video import EpisodeFilm, FilmFrame
+from .video import EpisodeFilm, FilmFrame, write_mp4
 
 
 def film(
@@ -44,3 +45,18 @@ def film(
                     )
                 )
             ] * frames
+
+
+def write_film(path: Path, env: World, episodes: Episodes, count: int, planner: str) -> Path | None:
+    """Films the first episodes; None, with a word about why, where that fails."""
+    shown = range(min(count, len(episodes.manifest)))
+    return drawn("film", lambda: write_mp4(path, film(env, episodes, shown, planner), 1 / env.dt))
+
+
+def drawn(what: str, draw: Callable[[], Path]) -> Path | None:
+    """What `draw` makes of what was measured. Whatever fails there is told of, and costs nothing but the picture."""
+    try:
+        return draw()
+    except Exception as error:
+        print(f"no {what}: {' '.join(str(error).split()) or type(error).__name__}")
+        return None

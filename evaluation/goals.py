@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -23,8 +23,13 @@ from ..errors import SimulationError, UserError
 from ..files import write_atomic
 from ..seeds import STREAM, goal_seed
 
+if TYPE_CHECKING:
+    from .settings import GoalSettings
+
 SCHEMA = 1
 HOLD = 5
+GOALS = "goals.safetensors"
+"""The manifest in a bench's folder."""
 
 
 class GoalError(UserError):
@@ -219,3 +224,20 @@ def _solved_by_waiting(env: World, start: np.ndarray, budget: int, action: np.nd
             return True
         env.advance(action)
     return False
+
+
+def find_goals(settings: GoalSettings, env: World) -> GoalManifest:
+    """The manifest that `goals` names, or that of the bench whose folder it names, cut to `episodes`; or a new one of
+    `episodes` goals, from the recording that it names or of the environment's own.
+
+    Raises:
+        UserError: for a manifest or a recording of another environment.
+    """
+    if not settings.goals:
+        return make_goals(env, settings.episodes, settings.seed)
+    path = Path(settings.goals)
+    if path.is_dir() and not (path / GOALS).exists():
+        return goals_ahead(env, Dataset.open(path), settings.episodes, settings.seed, settings.ahead)
+    manifest = GoalManifest.load(path / GOALS if path.is_dir() else path)
+    manifest.require(env, settings.goals)
+    return manifest if len(manifest) <= settings.episodes else manifest.first(settings.episodes)

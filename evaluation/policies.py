@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
+import torch
 
 from ..envs import World
+from ..errors import UserError
+from ..models.checkpoint import Checkpoint
+from ..models.precision import rollout_precision
+from ..settings import flat, key, tree, within
 from .closed_loop import Controller, observe_goals, stack
+from .controllers import LatentMPC
 from .goals import HOLD, GoalManifest
+from .models import fits_world, load_model
+from .recording import PLANNER, RecordSettings
+from .settings import PlanningSettings, SceneSettings
 
 NOISE = 0.5
 """Deviation of the noise on an action, whose range is [-1, 1]."""
@@ -54,3 +67,63 @@ class PlannerPolicy:
         goal = self.env.goal_state()
         self.env.load_state(state)
         return goal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerRecordSettings(RecordSettings, PlanningSettings):
+    """What to record of a planner on a learned model."""
+
+    policy: str = key(PLANNER, "planner", first=True)
+    checkpoint: str | None = key(None, "folder, or name of a shipped one; null: that for env and obs", path=True)
+    noise: float = key(0.2, "share of the steps whose action gets noise, of deviation 0.5")
+    execute_steps: int = key(2, "environment steps executed of each plan before the next")
+
+    def __post_init__(self) -> None:
+        RecordSettings.__post_init__(self)
+        PlanningSettings.__post_init__(self)
+        within(self, 0, 1, "noise", why="it is a share of the steps")
+
+
+@dataclass(frozen=True)
+class PlannerPolicies:
+    """Makes planner policies as settings say, in whichever process records: each loads the checkpoint for itself, and
+    makes sure that it is the one with the hash `sha256`. `precision` is what `auto` comes to."""
+
+    settings: PlannerRecordSettings
+    sha256: str
+    precision: str = "auto"
+
+    @classmethod
+    def checked(cls, settings: PlannerRecordSettings, env: World) -> PlannerPolicies:
+        """Raises UserError for whatever would keep a policy from being made."""
+        checkpoint = _load(settings)
+        fits_world(checkpoint, settings.checkpoint, env)
+        policies = cls(settings, checkpoint.sha256)
+        policies(PLANNER, env, np.random.default_rng(0))
+        precision = rollout_precision(settings.precision, "cpu", checkpoint.model.width)
+        return cls(settings, policies.sha256, precision)  # has not loaded anything itself, to be sent to others
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that decides what is planned, by key."""
+        settings = self.settings
+        about = {"checkpoint": self.sha256, "noise": settings.noise, "execute_steps": settings.execute_steps}
+        groups = {"planner": tree(settings.planner), "energy": tree(settings.energy)}
+        return {**about, "precision": self.precision, **flat(groups)}
+
+    def __call__(self, name: str, env: World, rng: np.random.Generator) -> PlannerPolicy:
+        controller = LatentMPC(env, self._checkpoint, self.settings)
+        return PlannerPolicy(env, controller, rng, self.settings.noise)
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        torch.set_num_threads(1)  # a worker is one core, and sums must not depend on how many there are
+        checkpoint = _load(self.settings)
+        if checkpoint.sha256 != self.sha256:
+            raise UserError(f"checkpoint={self.settings.checkpoint}: has changed since the recording began")
+        return checkpoint
+
+
+def _load(settings: PlannerRecordSettings) -> Checkpoint:
+    scene = SceneSettings(env=settings.env, obs=settings.obs)
+    return load_model(scene, settings.checkpoint, torch.device("cpu"))

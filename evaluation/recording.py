@@ -1,4 +1,4 @@
-"""Recording by settings: who acts, a planner on a learned model among them."""
+"""Recording by settings. Without torch, unless a planner on a learned model acts."""
 
 from __future__ import annotations
 

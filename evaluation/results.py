@@ -195,6 +195,28 @@ class Results:
     rows: list[Row]
     more: dict[str, Any]
 
+    @property
+    def best(self) -> Row:
+        """Of the planners, pooled over seeds, the first of those that hold most goals. ValueError where none ran."""
+        planners = [row for row in pool(self.rows) if row.kind == "planner" and row.error is None]
+        if not planners:
+            raise ValueError(f"no planner ran: {'; '.join(failures(self.rows)) or 'none was asked for'}")
+        return max(planners, key=lambda row: row.success)
+
+    @property
+    def success(self) -> float:
+        """The share of goals that the best planner holds at the end."""
+        return self.best.success
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of that share, at 95 %."""
+        return self.best.wilson
+
+    def __str__(self) -> str:
+        """The table, pooled over seeds, and what is to be said of it."""
+        return "\n".join([table(pool(self.rows)), *remarks(pool(self.rows))])
+
 
 def write_results(path: str | Path, rows: Iterable[Row], manifest_sha256: str, **more: Any) -> Path:
     """Write `{"schema": 1, "manifest": sha256, "rows": [...], **more}` atomically."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.world_model import WorldModel
+from ..registry import Registry
 
 
 class ObjectiveError(UserError, ValueError):
@@ -116,7 +117,8 @@ class EMA(Objective):
             slow.lerp_(fast, 1.0 - self.decay)
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"vicreg": VICReg, "sigreg": SIGReg, "ema": EMA}
+OBJECTIVES: Registry[type[Objective]] = Registry("objective", {"vicreg": VICReg, "sigreg": SIGReg, "ema": EMA})
+"""By the names that settings use."""
 
 
 def make_objective(name: str, **settings: float) -> Objective:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..devices import Compute
-from ..models.encoders import ENCODERS
 from ..models.precision import PRECISIONS
-from ..models.predictor import HEAD, PREDICTORS
+from ..models.settings import ModelSettings
 from ..settings import SettingError, at_least, key, not_negative, one_of, part, positive, tree, within
 from .objectives import OBJECTIVES, Objective, make_objective
 from .schedule import warm_cosine
@@ -54,33 +53,6 @@ class TrainingSettings:
         within(self, 0, 1, "relax", why="it is a share")
         not_negative(self, "grounding", "grounding_arm")
         one_of(self, precision=PRECISIONS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """The shape of a world model. `chunk` are the environment steps K of one model step, `latent` D."""
-
-    chunk: int = key(2, "environment steps of one model step")
-    latent: int = key(128, "size of an embedding", first=True)
-    features: int = 256
-    encoder: str = key("auto", "auto (cnn for pixels, mlp for vectors), or one that is registered")
-    encoder_width: int = 0
-    predictor: str = key("residual", "residual, transformer (for GPUs), or one that is registered")
-    predictor_width: int = key(512, "its hidden size")
-    predictor_depth: int = key(3, "its layers")
-    members: int = key(1, "predictors, each with a future of its own: more where one action can lead to several")
-
-    def __post_init__(self) -> None:
-        at_least(self, chunk=1, latent=1, features=1, predictor_width=1, predictor_depth=0, encoder_width=0, members=1)
-        one_of(self, predictor=PREDICTORS, encoder=("auto", *ENCODERS))
-        if self.predictor == "transformer":
-            check_transformer("predictor_width", self.predictor_width)
-
-
-def check_transformer(name: str, width: int) -> None:
-    """SettingError for a width that does not divide into attention heads."""
-    if width < HEAD or width % HEAD:
-        raise SettingError(f"{name}={width}: a transformer's must be a multiple of {HEAD}")
 
 
 @dataclass(frozen=True, kw_only=True)
