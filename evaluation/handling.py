@@ -5,6 +5,8 @@ Read off the simulator's states alone, so that any recorded or closed-loop episo
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import mujoco
 import numpy as np
 
@@ -19,13 +21,20 @@ SLIDE = 0.005
 """Metres in one step (0.1 s) that an object may move between the fingers while still being held."""
 
 
-def grasped(env: ArmEnv, states: np.ndarray) -> np.ndarray:
-    """Whether each free object is held in states (T, F) of one episode, in order: (T, O) bool.
+class Handled(NamedTuple):
+    """What became of the free objects, O of them in order, in states (T, F) of one episode.
 
-    It is while both fingers touch it; and after that, clear of everything but the gripper, for as long as one finger
-    touches it and it moves with the tip, since contacts flicker in a fast hand.
+    Attributes:
+        held: (T, O) bool. An object is while both fingers touch it; and after that, clear of everything but the
+            gripper, for as long as one finger touches it and it moves with the tip, since contacts flicker in a fast
+            hand.
+        carried: (T, O) bool, held and clear of everything but the gripper.
+        height: (T, O) of its centre, in metres.
     """
-    return _read(env, states)[0]
+
+    held: np.ndarray
+    carried: np.ndarray
+    height: np.ndarray
 
 
 def drops(env: ArmEnv, states: np.ndarray) -> np.ndarray:
@@ -35,7 +44,7 @@ def drops(env: ArmEnv, states: np.ndarray) -> np.ndarray:
     from where it was last held without being held. So one that topples from the stack it was put on is dropped as
     well, and one that is put down is not. It can be dropped again only after it has been carried again.
     """
-    held, carried, height = _read(env, states)
+    held, carried, height = handled(env, states)
     counts = np.zeros(held.shape[1], int)
     for i in range(held.shape[1]):
         lifted, last = False, 0.0
@@ -48,8 +57,8 @@ def drops(env: ArmEnv, states: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _read(env: ArmEnv, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(T, O) each: whether an object is held, whether it is carried, and the height of its centre in metres."""
+def handled(env: ArmEnv, states: np.ndarray) -> Handled:
+    """What became of the objects in states (T, F) of one episode."""
     model, data = env.model, mujoco.MjData(env.model)
     objects = [model.body(name).id for name in env.task.objects]
     fingers = {model.body(name).id for name in FINGERS}
@@ -71,4 +80,4 @@ def _read(env: ArmEnv, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.n
             carried[t, i] = held[t, i] and clear
             height[t, i] = data.xpos[body, 2]
             before[i] = offset
-    return held, carried, height
+    return Handled(held, carried, height)

@@ -10,12 +10,14 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from matplotlib.transforms import blended_transform_factory
+from numpy.typing import ArrayLike
 
 from ..files import replacing
 from .planners import Gap
@@ -117,23 +119,40 @@ def loss_curves(log: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     return Path(path)
 
 
-def energy_curve(
-    energies: Sequence[float], path: str | Path, *, distance_cm: Sequence[float] | None = None, step_s: float = 1.0
+def energy_landscape(
+    energies: ArrayLike,
+    low: Sequence[float],
+    high: Sequence[float],
+    path: str | Path,
+    *,
+    names: tuple[str, str] = ("action 0", "action 1"),
+    plan: tuple[float, float] | None = None,
+    title: str = "energy",
 ) -> Path:
-    """Energy of the executed plan over one episode and, below it, the true distance to the goal in centimetres.
+    """Energies (n, n) over two dimensions of an action as a heat map, with a star at the lowest.
 
-    `energies` and `distance_cm` have one value a plan, `step_s` seconds apart (1.0 counts plans instead of seconds).
+    `energies[i, j]` is of the i-th of n even steps from `low[0]` to `high[0]`, across, and the j-th from `low[1]` to
+    `high[1]`, up; both ends are steps. What is not finite is left blank. `plan` marks what a planner chose.
+    Raises ValueError where energies are not (n, n), n > 1, or none is finite.
     """
-    with _figure(path, (7.2, 3.0 if distance_cm is None else 4.4)) as figure:
-        curves = [("energy", BLUE, energies)]
-        if distance_cm is not None:
-            curves.append(("distance to goal, cm", VERMILLION, distance_cm))
-        panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (label, colour, values) in zip(panels, curves, strict=True):
-            axes.plot([i * step_s for i in range(len(values))], values, color=colour)
-            axes.set_ylim(bottom=min([0.0, *filter(_finite, values)]))
-            axes.set_ylabel(label)
-        panels[-1].set_xlabel("plan" if step_s == 1.0 else "seconds")
+    values = np.asarray(energies, dtype=float)
+    if values.ndim != 2 or values.shape[0] != values.shape[1] or len(values) < 2 or not np.isfinite(values).any():
+        raise ValueError(f"energies must be (n, n) with n > 1, some of them finite; their shape is {values.shape}")
+    across, up = (np.linspace(low[axis], high[axis], len(values)) for axis in (0, 1))
+    known = np.ma.masked_invalid(values)
+    i, j = np.unravel_index(known.argmin(), values.shape)
+    with _figure(path, (5.2, 4.2)) as figure:
+        axes = figure.subplots()
+        cells = axes.pcolormesh(across, up, known.T, shading="nearest", cmap="cividis", rasterized=True)
+        figure.colorbar(cells, label="energy")
+        axes.plot(across[i], up[j], marker="*", markersize=12, linestyle="", color=VERMILLION, label="lowest")
+        if plan is not None:
+            axes.plot(*plan, marker="o", markersize=8, linestyle="", color=VERMILLION, fillstyle="none", label="plan")
+            axes.legend(loc="upper right")
+        axes.grid(False)
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        axes.set_title(title)
     return Path(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -219,20 +218,6 @@ def write_gif(path: str | Path, frames: Iterable[Pixels], fps: float, *, width: 
     with replacing(path) as temporary:
         indexed[0].save(temporary, save_all=True, append_images=indexed[1:], duration=delays, loop=0, optimize=True)
     return Path(path)
-
-
-def contact_sheet(frames: Sequence[Pixels], *, count: int = 6, width: int = 1200, gap: int = 6) -> bytes:
-    """A PNG strip of `count` frames, evenly spaced from the first to the last, `width` pixels wide in all."""
-    if not len(frames):
-        raise ValueError("no frames for a contact sheet")
-    picks = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
-    tiles = [_shrink(frames[i], (width - gap * (len(picks) - 1)) // len(picks)) for i in picks]
-    sheet = Image.new("RGB", (width, tiles[0].height), PAPER)
-    for i, tile in enumerate(tiles):
-        sheet.paste(tile, (i * (tile.width + gap), 0))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def _page(env: str, planner: str, note: str, tiles: Mapping[str, tuple[int, int, int]]) -> Image.Image:

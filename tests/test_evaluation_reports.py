@@ -12,11 +12,11 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 import pytest
-from forearm.evaluation.plots import energy_curve, loss_curves, success_against_cost
+from forearm.evaluation.plots import energy_landscape, loss_curves, success_against_cost
 from forearm.evaluation.report import write_report
 from forearm.evaluation.results import Row, pool, read_results, table, write_results
 from forearm.evaluation.statistics import compare_paired, two_way_interval, wilson
-from forearm.evaluation.video import EpisodeFilm, FilmFrame, contact_sheet, write_gif, write_mp4
+from forearm.evaluation.video import EpisodeFilm, FilmFrame, write_gif, write_mp4
 from forearm.files import replacing, write_atomic, write_json
 from PIL import Image
 
@@ -162,13 +162,30 @@ def test_plots_are_written(tmp_path: Path) -> None:
         success_against_cost(pool(ROWS), tmp_path / "success.png"),
         success_against_cost([], tmp_path / "nothing.png"),
         loss_curves(log, tmp_path / "loss.png"),
-        energy_curve(np.linspace(2, 0, 9).tolist(), tmp_path / "energy.png", distance_cm=[1.0] * 9, step_s=0.1),
     ]
     for path in paths:
         with Image.open(path) as image:
             assert image.width > 1000
     before = paths[0].read_bytes()
     assert success_against_cost(pool(ROWS), paths[0]).read_bytes() == before
+
+
+def test_an_energy_landscape_shows_each_energy_in_its_place(tmp_path: Path) -> None:
+    energies = np.ones((40, 40))
+    energies[20:, :20], energies[:20, 20:] = 0.0, np.inf  # low: right and down; blank: left and up
+    path = energy_landscape(energies, (-1, 0), (1, 2), tmp_path / "energy.png", names=("dx", "dy"), plan=(-0.5, 0.5))
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"), int)
+    low, high = ((np.abs(pixels - colour) < 8).all(-1) for colour in ((0, 34, 78), (254, 232, 56)))
+    (low_row, low_column), (row, column) = (np.median(np.argwhere(colour), axis=0) for colour in (low, high))
+    assert low_row > row + 20 and low_column > column + 20
+    assert high.sum() == pytest.approx(2 * low.sum(), rel=0.1)  # two quarters and one: the fourth is left blank
+    again = energy_landscape(energies, (-1, 0), (1, 2), tmp_path / "again.png", names=("dx", "dy"), plan=(-0.5, 0.5))
+    assert again.read_bytes() == path.read_bytes()
+    for wrong in (energies[:4], energies[0], np.full((3, 3), np.nan), np.zeros((1, 1))):
+        with pytest.raises(ValueError, match=r"energies must be \(n, n\) with n > 1"):
+            energy_landscape(wrong, (-1, 0), (1, 2), tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
 
 
 class Page(HTMLParser):
@@ -194,7 +211,7 @@ class Page(HTMLParser):
 
 def test_the_report_is_self_contained(tmp_path: Path) -> None:
     video = write_mp4(tmp_path / "arm <1>.mp4", [np.zeros((32, 32, 3), np.uint8)] * 3, fps=10)
-    plot = energy_curve([1.0, 0.5], tmp_path / "energy.png")
+    plot = loss_curves([{"step": 0, "loss": 1.0}], tmp_path / "loss.png")
     path = write_report(
         tmp_path / "report.html",
         "Push & <b>pull</b>",
@@ -264,11 +281,7 @@ def test_a_failed_video_leaves_the_old_one(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_gif_and_contact_sheet(tmp_path: Path) -> None:
-    frames = film()
-    path = write_gif(tmp_path / "arm.gif", frames, fps=10, width=200)
+def test_a_gif_is_as_wide_as_it_is_asked_for(tmp_path: Path) -> None:
+    path = write_gif(tmp_path / "arm.gif", film(), fps=10, width=200)
     with Image.open(path) as image:
         assert image.size == (200, 120) and getattr(image, "n_frames", 1) == 6
-    (tmp_path / "sheet.png").write_bytes(contact_sheet(frames, count=4, width=618))
-    with Image.open(tmp_path / "sheet.png") as image:
-        assert image.size == (618, 90)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from forearm.envs import ArmEnv, make, make_policy
 from forearm.envs.tasks import place_holding, place_object
-from forearm.evaluation.handling import drops, grasped
+from forearm.evaluation.handling import drops, handled
 
 OPEN, CLOSE, UP, DOWN, HOLD = np.eye(5)[4], -np.eye(5)[4], np.eye(5)[2], -np.eye(5)[2], np.zeros(5)
 HALF = 0.02
@@ -39,7 +39,7 @@ def episode(env: ArmEnv, actions: Iterable[np.ndarray]) -> np.ndarray:
 
 def test_a_cube_that_is_carried_and_put_down_is_no_drop(env: ArmEnv) -> None:
     states = episode(env, [HOLD] * 3 + [UP] * 3 + [DOWN] * 3 + [HOLD] * 2 + [OPEN] * 3 + [UP] * 4)
-    held = grasped(env, states)
+    held = handled(env, states).held
     assert held.shape == (len(states), 2) and not held[:, 1].any(), "the base was never touched"
     assert held[1:12, 0].all() and not held[-5:, 0].any()
     np.testing.assert_array_equal(drops(env, states), [0, 0])
@@ -47,7 +47,7 @@ def test_a_cube_that_is_carried_and_put_down_is_no_drop(env: ArmEnv) -> None:
 
 def test_a_cube_that_is_released_in_the_air_is_a_drop(env: ArmEnv) -> None:
     states = episode(env, [HOLD] * 3 + [UP] * 3 + [OPEN] * 8)
-    held = grasped(env, states)[:, 0]
+    held = handled(env, states).held[:, 0]
     assert held[1:6].all() and not held[-6:].any()
     np.testing.assert_array_equal(drops(env, states), [1, 0])
     np.testing.assert_array_equal(drops(env, states[:7]), [0, 0])  # not yet
@@ -56,7 +56,7 @@ def test_a_cube_that_is_released_in_the_air_is_a_drop(env: ArmEnv) -> None:
 def test_a_hand_that_follows_a_falling_cube_down_does_not_hold_it(env: ArmEnv) -> None:
     hold(env, 0.2)
     states = episode(env, [HOLD, OPEN + DOWN, *[OPEN + DOWN] * 5])
-    assert not grasped(env, states)[-4:, 0].any()
+    assert not handled(env, states).held[-4:, 0].any()
     np.testing.assert_array_equal(drops(env, states), [1, 0])
 
 
@@ -67,8 +67,8 @@ def test_a_finger_may_lose_touch_for_a_moment_in_the_air_but_not_on_the_table(en
         env.load_state(both)
         env.data.joint("left_finger").qpos[0] += 0.002
         one = env.save_state()
-        np.testing.assert_array_equal(grasped(env, np.stack([both, one, one]))[:, 0], [True, expected, expected])
-        assert not grasped(env, np.stack([one, one])).any()  # nobody has seen it held
+        np.testing.assert_array_equal(handled(env, np.stack([both, one, one])).held[:, 0], [True, expected, expected])
+        assert not handled(env, np.stack([one, one])).held.any()  # nobody has seen it held
 
 
 def test_what_was_never_lifted_is_not_dropped(env: ArmEnv) -> None:
@@ -99,7 +99,7 @@ def test_experts_drop_nothing_and_play_does(name: str) -> None:
                 env.advance(actor.act())
                 states.append(env.save_state())
             dropped[policy] += drops(env, np.stack(states))[0]
-            assert policy == "play" or grasped(env, np.stack(states))[:, 0].sum() > 5
+            assert policy == "play" or handled(env, np.stack(states)).held[:, 0].sum() > 5
     assert dropped["expert"] == 0 and dropped["play"] >= 2
 
 
@@ -107,4 +107,4 @@ def test_scenes_without_free_objects_have_nothing_to_drop() -> None:
     env = make("drawer", pixels=False)
     env.reset(seed=0)
     states = episode(env, [DOWN] * 3)
-    assert grasped(env, states).shape == (4, 0) and drops(env, states).shape == (0,)
+    assert handled(env, states).held.shape == (4, 0) and drops(env, states).shape == (0,)
