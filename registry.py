@@ -78,16 +78,20 @@ class Registry(Mapping[str, P], Generic[P]):
             raise UnknownPart(f"{self.kind}={name} is unknown; choose one of: {', '.join(self)}")
         return self.parts[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in list(self)
-
-    def __iter__(self) -> Iterator[str]:
+    def names(self) -> list[str]:
+        """Of all parts, Forearm's own first."""
         load_plugins()
         installed = sorted(entry.name for entry in entry_points(group=self.group))
-        return iter([*self.parts, *(name for name in installed if name not in self.parts)])
+        return [*self.parts, *(name for name in installed if name not in self.parts)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.parts or name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(self.names())
 
 
 class UnknownPart(UserError, KeyError, ValueError):

@@ -249,7 +249,8 @@ def keys(cls: Any, chosen: Mapping[str, str] | None = None, group: str = "") -> 
         of_default = variants(name_now) if variants else keys(inner)
         for each in of_default:
             value = getattr(default, each.name, each.default) if not variants else each.default
-            found.append(dataclasses.replace(each, name=f"{name}.{each.name}", default=value))
+            about = f"{told['told']}: {each.told}" if each.name == "steps" else each.told  # of a stage
+            found.append(dataclasses.replace(each, name=f"{name}.{each.name}", default=value, told=about))
     return [each for each in found if not each.name.endswith(".name")]
 
 

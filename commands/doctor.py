@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 import os
-import platform
-from importlib.metadata import version
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..requirements import outdated
-from ..version import __version__
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
-def machine() -> dict[str, str]:
-    """Facts about this machine that a measurement should come with."""
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device"
-    return {
-        "forearm": __version__,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {device}",
-        "threads": str(torch.get_num_threads()),
-        "versions": ", ".join(f"{name} {version(name)}" for name in ("torch", "mujoco", "numpy", "gymnasium")),
-    }
+@dataclass(frozen=True)
+class DoctorSettings:
+    """Nothing can be set."""
 
 
-def run(config: DictConfig) -> int:
-    del config
+SETTINGS = DoctorSettings
+
+
+def run(given: Mapping[str, Any]) -> int:
+    del given
     if wrong := outdated():
         for name, what in wrong.items():
             print(f"  {name:<10} DOES NOT WORK: {what}")
         return 2
-    import time
-
     import torch
 
     from ..envs import RenderingError, make
     from ..envs.rendering import renderer_name
+    from ..machine import machine
     from ..models.precision import cpu_has_bf16, cpu_has_int8
 
     for name, fact in machine().items():

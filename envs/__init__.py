@@ -14,15 +14,15 @@ from .arm_env import ArmEnv, as_arm  # noqa: E402
 from .check import WorldWarning, check_world  # noqa: E402
 from .gymnasium_world import GymnasiumWorld  # noqa: E402
 from .policies import POLICIES  # noqa: E402
-from .registry import is_installed, make_world, register, world_names  # noqa: E402
+from .registry import WORLDS, make_world, register, world_names  # noqa: E402
 from .rendering import RenderingError  # noqa: E402
 from .tasks import TASKS, Task  # noqa: E402
 from .world import Observation, Policy, World, action_size, make_policy, observation_shapes  # noqa: E402
 
 __all__ = [
-    "OWN",
     "POLICIES",
     "TASKS",
+    "WORLDS",
     "ArmEnv",
     "GymnasiumWorld",
     "Observation",
@@ -35,7 +35,6 @@ __all__ = [
     "action_size",
     "as_arm",
     "check_world",
-    "is_installed",
     "make",
     "make_policy",
     "make_world",
@@ -68,5 +67,4 @@ for _task in TASKS.values():
 for _name in ("cube-single", "cube-double", "scene"):
     register(f"ogbench/{_name}", partial(_ogbench, f"ogbench/{_name}"))
 
-OWN = frozenset(world_names(installed=False))
-"""Worlds that come with Forearm, and keep their promises."""
+WORLDS.own = frozenset(WORLDS.parts)  # those that come with Forearm keep their promises

@@ -475,8 +475,10 @@ def part_planning(settings: PlanningSettings) -> PlanningSettings:
 class ProblemSettings(Compute):
     """Planners on problems whose optimum is known."""
 
-    planners: tuple[str, ...] = key(("cem", "icem", "mppi", "gradient", "cem_gradient", "shooting"), "", first=True)
-    problems: tuple[str, ...] = key(("double_integrator", "stiff_double_integrator", "corridor"), "", first=True)
+    planners: tuple[str, ...] = key(
+        ("cem", "icem", "mppi", "gradient", "cem_gradient", "shooting"), "which to compare", first=True
+    )
+    problems: tuple[str, ...] = ("double_integrator", "stiff_double_integrator", "corridor")
     seeds: int = key(16, "plans a row", first=True)
     threads: int = key(1, "CPU threads; 0: all. These problems are too small to share")
     out: str | None = key(None, "run folder; null: a new one under runs/", path=True)

@@ -24,7 +24,7 @@ class Gradient(Planner):
 
     samples: int = key(8, "restarts", first=True)
     iterations: int = key(32, "steps of the descent", first=True)
-    learning_rate: float = key(0.1, "of the descent; actions span [-1, 1]")
+    learning_rate: float = 0.1
 
     @property
     def first_gradient(self) -> int:
@@ -50,7 +50,7 @@ class CEMGradient(ICEM):
 
     iterations: int = key(12, "iterations a plan", first=True)
     refine: float = 0.7
-    learning_rate: float = key(0.03, "of the descent; actions span [-1, 1]")
+    learning_rate: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ from .actions import ActionSpace
 from .base import Planner
 from .cem import CEM
 from .constraints import KeepOut, Limits
-from .energy import Clipped, ControlEnergy, FunctionEnergy, LatentEnergy, TensorEnergy, Term
+from .energy import Clipped, ControlEnergy, Energy, FunctionEnergy, LatentEnergy, TensorEnergy, Term
 from .gradient import CEMGradient, Gradient
 from .icem import ICEM
 from .mppi import MPPI

@@ -88,7 +88,7 @@ class ObjectiveSettings:
 class StageSettings:
     """Of what is learned on a trained model's embeddings; 0 steps leave it out."""
 
-    steps: int = key(0, "steps of it; 0: none", first=True)
+    steps: int = key(0, "its steps; 0: none", first=True)
     batch: int = 256
     learning_rate: float = 1e-3
 
@@ -133,10 +133,10 @@ class PriorSettings(StageSettings):
     ones.
     """
 
-    segment: int = key(6, "environment steps it answers with, a multiple of model.chunk")
+    segment: int = 6
     width: int = 384
     depth: int = 3
-    ahead: float = key(20.0, "mean distance of a hindsight goal, environment steps")
+    ahead: float = 20.0
     jitter: float = 0.05
 
     def __post_init__(self) -> None:
@@ -179,7 +179,7 @@ class LearningSettings(TrainingSettings):
 
     obs: str = key("pixels", "what the model sees: pixels, state, or pixels+proprio", first=True)
     model: ModelSettings = key(ModelSettings, "the world model")
-    objective: ObjectiveSettings = key(ObjectiveSettings, "against collapse: vicreg, sigreg, ema", first=True)
+    objective: ObjectiveSettings = key(ObjectiveSettings, "against collapse", first=True)
     predictor: PredictorSettings = key(PredictorSettings, "a new predictor on frozen=…'s embeddings, of model's size")
     readout: ReadoutSettings = key(ReadoutSettings, "what reads positions off embeddings")
     prior: PriorSettings = key(PriorSettings, "a learned action prior, for tasks that samples alone do not solve")

@@ -1,0 +1,102 @@
+"""`--multirun`: Hydra's sweeps. One run for each combination of `key=A,B`, each in a folder of its own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cli import PROG, Command, run
+from ..errors import UserError
+from .overrides import own_hydra
+
+DOT = "__"
+"""Stands for the dot of a key: to Hydra, `planner` and `planner.samples` are plain keys of one empty config."""
+SWEEPS = ("choice(", "range(", "interval(", "glob(", "sort(", "shuffle(")
+
+
+def multirun(command: Command, words: Sequence[str]) -> int:
+    """Runs a command once for each combination, by Hydra's sweeper and launcher; words of `hydra.` and `hydra/` are
+    theirs. Run N writes to `out`/N, or into a new folder under runs/multirun. The exit code is the worst.
+
+    Raises:
+        UserError: for a word that Hydra's grammar does not know.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    rest, folder = [], Path("runs/multirun") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command.name.replace(' ', '-')}"
+    for word in words:
+        name, found, text = word.partition("=")
+        if name == "out":
+            folder = Path(text).expanduser()
+        elif name.startswith(("hydra.", "hydra/")):
+            rest.append(word)
+        elif found:
+            rest.append(f"+{name.replace('.', DOT)}={_swept(text)}")
+        else:
+            raise UserError(f"'{word}' is not of the form key=value; {PROG} --help lists the commands")
+    if not any(_is_sweep(word) for word in rest):
+        raise UserError("--multirun: give a key several values, such as planner=cem,mppi or seed=range(0,3)")
+    own = ("hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+    where = (f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir='${hydra.job.num}'")
+    codes: list[int] = []
+
+    def job(config: Any) -> int:
+        del config
+        now = HydraConfig.get()
+        typed = [word for word in map(_as_typed, now.overrides.task)]
+        print(f"--- {now.job.num}: {' '.join(typed)}", flush=True)
+        try:
+            codes.append(run(command, [*typed, f"out={now.runtime.output_dir}"]))
+        except UserError as error:  # the other runs go on
+            print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+            codes.append(2)
+        return codes[-1]
+
+    before = sys.argv
+    sys.argv = [PROG, "--multirun", *own, *where, *rest]
+    try:
+        with own_hydra():
+            hydra.main(version_base="1.3", config_path=None)(job)()
+    except SystemExit as stopped:  # Hydra has said what is wrong
+        return 2 if stopped.code else 0
+    finally:
+        sys.argv = before
+    print(f"{len(codes)} runs: {folder}")
+    return max(codes, default=0)
+
+
+def _is_sweep(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException as error:
+        raise UserError(f"--multirun: {override.lstrip('+').replace(DOT, '.')}: {error}") from None
+
+
+def _swept(text: str) -> str:
+    """A value as Hydra reads it: what it has a grammar for as it is, and anything else, such as a path, in quotes."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(f"key={text}")
+    except HydraException:
+        if not text.startswith(SWEEPS):
+            return "'" + text.replace("'", "\\'") + "'"
+    return text
+
+
+def _as_typed(override: str) -> str:
+    """One run's override as it would have been typed."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    name, text = override.lstrip("+").split("=", 1)
+    if text[:1] == "'":
+        text = str(OverridesParser.create().parse_override(override).value())
+    return f"{name.replace(DOT, '.')}={text}"
