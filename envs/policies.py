@@ -20,7 +20,7 @@ class PlayPolicy(ScriptedPolicy):
     random walk, resting; with a noise level of its own. Play with things seeks contact and often misses."""
 
     def reset(self) -> None:
-        self._skill = EXPERTS[self.env.name](self.env, self.rng)
+        self._skill = EXPERTS[self.env.task.name](self.env, self.rng)
         self._walk = RandomPolicy(self.env, self.rng)
         self._left = 0
 
@@ -58,7 +58,7 @@ class ExpertPolicy(ScriptedPolicy):
     """The task's expert, aimed at the environment's goal."""
 
     def reset(self) -> None:
-        self._skill = EXPERTS[self.env.name](self.env, self.rng)
+        self._skill = EXPERTS[self.env.task.name](self.env, self.rng)
 
     def act(self) -> np.ndarray:
         return self._skill.act()
