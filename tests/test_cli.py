@@ -10,21 +10,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from conftest import FOREARM
-from forearm.cli import COMMANDS, command_help, compose, main
+from conftest import FOREARM, settings_of
+from forearm.cli import COMMANDS, main
 from forearm.commands import common, quickstart
-from forearm.commands.bench import sweep
-from forearm.commands.common import flat
+from forearm.commands.help import command_help
+from forearm.commands.overrides import class_of
 from forearm.envs import make
 from forearm.evaluation.controllers import HoldController, LatentMPC
 from forearm.evaluation.goals import make_goals
-
-CONFIGS = Path(__file__).parent.parent / "configs"
+from forearm.evaluation.models import load_model
+from forearm.models import checkpoint
+from forearm.parts import registry
+from forearm.settings import keys, write_settings
 
 
 # Help
@@ -46,28 +48,43 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
             assert f"{command.name} " in " ".join(lines) and any(line.endswith(command.summary) for line in lines)
 
 
+def every_key(name: str) -> set[str]:
+    """The keys of a command, whatever planner and energy are chosen, and whoever acts."""
+    settings, found = COMMANDS[name].load().SETTINGS, set()
+    for given in ({}, {"policy": "planner"}) if name == "record" else ({},):
+        cls = class_of(settings, given)
+        for planner in registry("planner"):
+            for energy in registry("energy"):
+                found |= {key.name for key in keys(cls, {"planner": planner, "energy": energy})}
+    return found
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_lists_what_can_be_set(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*name.split(), "episodes=3", "--help"]) == 0
+    assert main([*name.split(), "episodes=3", "--help=all"]) == 0
     text = capsys.readouterr().out
-    assert text == command_help(COMMANDS[name]) + "\n"
-    config = yaml.safe_load((CONFIGS / f"{COMMANDS[name].config}.yaml").read_text()) or {}
-    groups = [key for choice in config.pop("defaults", []) if isinstance(choice, dict) for key in choice]
-    for key in flat(config):
-        assert re.search(rf"^  {re.escape(key)}=", text, re.MULTILINE), key
-    for group in groups:
-        if re.search(rf"^  {group}=\w+ +# .*", text, re.MULTILINE):
-            continue  # a line for all of it, which says whose help tells more
-        for path in (CONFIGS / group).glob("*.yaml"):
-            settings = yaml.safe_load(path.read_text())
-            for shared in settings.pop("defaults", [])[:-1]:
-                ((folder, stem),) = shared.items()
-                folder = folder.removeprefix("/").removesuffix("@_here_")
-                settings |= yaml.safe_load((CONFIGS / folder / f"{stem}.yaml").read_text())
-            prefix = "" if group == "training" else f"{group}."
-            assert group == "training" or re.search(rf"^  {group}={path.stem}( |$)", text, re.MULTILINE)
-            for key in flat(settings).keys() - {"name"}:
-                assert re.search(rf"^ +{re.escape(prefix + key)}=", text, re.MULTILINE), key
+    assert text == command_help(COMMANDS[name], everything=True) + "\n"
+    listed = re.findall(r"^ +([\w.]+)=\S+(?:  |$)", text, re.MULTILINE)
+    assert set(listed) == every_key(name) and len(set(listed)) == len(listed)
+    for kind in ("planner", "energy"):
+        if kind in listed:
+            (told,) = re.findall(rf"^  {kind}=\w+ +(.*)", text, re.MULTILINE)
+            assert len(registry(kind)) == 1 or all(part in told for part in registry(kind))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_short(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    listed = re.findall(r"^  ([\w.]+)=\S+(?:  |$)", text, re.MULTILINE)
+    assert len(text.splitlines()) <= 40 and set(listed) <= every_key(name)
+    shown = len(re.findall(r"^  [\w.]+=", command_help(COMMANDS[name], everything=True), re.MULTILINE))
+    more = f"{shown - len(listed)} more: forearm {name} --help=all"
+    assert text.endswith(more + "\n") if shown > len(listed) else "more:" not in text
+
+
+def test_the_keys_are_few() -> None:
+    assert len(set().union(*map(every_key, COMMANDS))) <= 80
 
 
 def test_the_command_line_itself_is_light() -> None:
@@ -94,18 +111,19 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_settings_are_taken() -> None:
-    config = compose("bench", ["env=reach", "planner=mppi", "planner.samples=9", "planners=[zero,mppi]", "seed=3"])
-    assert (config.env.name, config.planner.name, config.planner.samples) == ("reach", "mppi", 9)
-    assert list(config.planners) == ["zero", "mppi"] and config.seed == 3
-    assert (
-        compose("train", ["objective.weight=1", "objective=vicreg", "objective.covariance=2"]).objective.covariance == 2
-    )
+    words = ["env=reach", "planner=mppi", "planner.samples=9", "planners=[zero,mppi]", "seed=3"]
+    settings = settings_of("bench", words)
+    assert (settings.env.name, settings.planner.name, settings.planner.search.samples) == ("reach", "mppi", 9)
+    assert settings.planners == ("zero", "mppi") and settings.seed == 3
+    chosen = settings_of("train", ["objective.weight=1", "objective=sigreg"]).objective
+    assert (chosen.name, chosen.weight) == ("sigreg", 1.0)
 
 
 @pytest.mark.parametrize("path", ["7", "a b", "runs/x(1)", "it's", "a=b", "null/x", r"c:\x", "ä,ö", "[x]", "{y}"])
 def test_paths_are_taken_as_they_are(path: str) -> None:
-    assert compose("bench", [f"out={path}", f"checkpoint={path}"]).out == path
-    assert compose("bench", ["out=null"]).out is None
+    settings = settings_of("demo", [f"out={path}", f"checkpoint={path}"])
+    assert settings.out == settings.checkpoint == path
+    assert settings_of("demo", ["out=null"]).out is None
 
 
 # Bad input
@@ -255,7 +273,7 @@ def test_bad_input(
 def test_what_is_shipped_is_listed(
     state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(common, "files", lambda _: tmp_path)
+    monkeypatch.setattr(checkpoint, "files", lambda _: tmp_path)
     arguments = ["demo", "env=reach", "obs=state", f"out={tmp_path / 'out'}"]
     message = r"checkpoint=null: none is shipped for env=reach obs=state \(shipped: {}\); train one"
     refused(arguments, message.format("none"), capsys)
@@ -263,7 +281,7 @@ def test_what_is_shipped_is_listed(
         shutil.copytree(state_run / "train" / "checkpoint", tmp_path / "pretrained" / name)
     refused(arguments, message.format("push-pixels, push-state"), capsys)
     for named in (None, "push-pixels"):
-        assert common.load_checkpoint(compose("demo", ["obs=state"]), named, torch.device("cpu")).env == "push"
+        assert load_model(settings_of("demo", ["obs=state"]), named, torch.device("cpu")).env == "push"
     assert not (tmp_path / "out").exists()
 
 
@@ -358,14 +376,12 @@ def test_goals_of_another_env(state_run: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_quickstart_is_gone_on_with_as_it_was_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from forearm.commands.common import write_config
-
-    write_config(compose("quickstart", ["obs=state", "workers=3"]), tmp_path)
+    write_settings(settings_of("quickstart", ["obs=state", "workers=3"]), tmp_path)
     before = content(tmp_path)
     refused(["quickstart", "obs=state", "steps=7", f"out={tmp_path}"], "steps=7: .* was begun with steps=", capsys)
     refused(["quickstart", "obs=pixels", f"out={tmp_path}"], "obs=pixels: .* was begun with obs=state", capsys)
     assert content(tmp_path) == before
-    quickstart._check_folder(compose("quickstart", ["obs=state", "workers=2", f"out={tmp_path}"]), tmp_path)
+    quickstart._check_folder(settings_of("quickstart", ["obs=state", "workers=2", f"out={tmp_path}"]), tmp_path)
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "report.html").touch()
     refused(["quickstart", "obs=state", f"out={tmp_path}"], "out=.*: is finished", capsys)
@@ -428,65 +444,43 @@ def test_bench_planners_measures_gaps_to_known_optima(tmp_path: Path, capsys: py
     assert (out / "gaps.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_bench_planners_times_a_large_model_against_its_matrix_products(tmp_path: Path) -> None:
-    out = tmp_path / "times"
-    size = (
-        "imagined.samples=64",
-        "imagined.iterations=2",
-        "imagined.horizon=2",
-        "imagined.width=64",
-        "imagined.depth=1",
-    )
-    only = ("planners=[cem]", "problems=[corridor]", "seeds=1", "imagined.device=cpu", "imagined.problems=[2]")
-    assert (
-        main(["bench", "planners", "device=cpu", "imagined.backends=[eager,aot_eager]", *size, *only, f"out={out}"])
-        == 0
-    )
-    eager, compiled = json.loads((out / "results.json").read_text())["times"]
-    assert (eager["backend"], compiled["backend"]) == ("eager", "aot_eager")
-    for row in (eager, compiled):
-        assert (row["problems"], row["samples"], row["iterations"], row["horizon"]) == (2, 64, 2, 2)
-        assert min(row["products_ms"], row["rollouts_ms"], row["plan_ms_p50"], row["ratio"]) > 0
-
-
 def test_help_shows_infinities_as_they_are_typed() -> None:
-    shown = dict(re.findall(r"^ +(\S+)=(-?inf) ", command_help(COMMANDS["bench"]), re.MULTILINE))
+    shown = dict(re.findall(r"^ +(\S+)=(-?inf) ", command_help(COMMANDS["bench"], everything=True), re.MULTILINE))
     assert shown == {"planner.replan_above": "-inf", "energy.clip": "inf"}
-    config = compose("bench", [f"{key}={value}" for key, value in shown.items()])
-    assert (config.planner.replan_above, config.energy.clip) == (-math.inf, math.inf)
+    settings = settings_of("bench", [f"{key}={value}" for key, value in shown.items()])
+    assert (settings.planner.search.replan_above, settings.energy.clip) == (-math.inf, math.inf)
 
 
 def test_help_tells_of_the_presets() -> None:
-    text = command_help(COMMANDS["train"])
-    assert "with obs=state, unless set otherwise: model.latent=32" in text and "with env=reach" not in text
-    assert "energy.weights.control=0.02" in command_help(COMMANDS["demo"])
-    assert "with env=pickplace obs=pixels+proprio, unless set otherwise: planner.prior=1.0" in command_help(
-        COMMANDS["demo"]
-    )
-    record = command_help(COMMANDS["record"])
-    assert "with env=ogbench/scene, unless set otherwise: length=160\n" in record + "\n" and "obs=state," not in record
-    assert "energy.weights.release=1.0" in record and "planner.samples=128" not in record
-    assert re.search(r"^  planner=cem +# .*`forearm demo --help`", record, re.MULTILINE)
-    assert "unless set otherwise" not in command_help(COMMANDS["data check"])
+    def told(command: str) -> str:
+        return " ".join(command_help(COMMANDS[command], everything=True).split())
+
+    train = told("train")
+    assert "with obs=state, unless set otherwise: model.latent=32" in train and "with env=reach" not in train
+    assert "energy.control=0.02" in told("demo")
+    assert "with env=pickplace obs=pixels+proprio, unless set otherwise: planner.prior=1.0" in told("demo")
+    assert "with env=ogbench/scene, unless set otherwise: length=160" in told("record")
+    assert "energy.release=1.0" in told("record") and "with obs=state," not in told("record")
+    assert "unless set otherwise" not in told("data check")
 
 
 def test_presets_give_way_to_what_is_set() -> None:
-    state = compose("quickstart", ["obs=state", "batch=7"])
+    state = settings_of("quickstart", ["obs=state", "batch=7"])
     assert (state.model.latent, state.batch, state.objective.weight) == (32, 7, 0.3)
-    assert "weight" not in compose("quickstart", ["obs=state", "objective=ema"]).objective
-    assert compose("quickstart", []).model.latent == 128
-    reach = compose("bench", ["env=reach"])
-    assert (next(iter(reach.planners)), reach.energy.weights.control) == ("cem_gradient", 0.02)
-    assert compose("bench", ["env=reach", "planner=mppi"]).planner.name == "mppi"
+    assert settings_of("quickstart", ["obs=state", "objective=ema"]).objective.weight is None
+    assert settings_of("quickstart", []).model.latent == 128
+    reach = settings_of("bench", ["env=reach"])
+    assert (reach.named[0], reach.energy.control) == ("cem_gradient", 0.02)
+    assert settings_of("bench", ["env=reach", "planner=mppi"]).planner.name == "mppi"
     grasps = [["env=pickplace"], ["env=pickplace", "obs=pixels+proprio"], ["env=push", "obs=pixels+proprio"]]
-    assert [compose("bench", words).planner.prior for words in grasps] == [0.97, 1.0, 0.0]
-    assert compose("bench", ["energy.weights.control=0.5", "env=reach"]).energy.weights.control == 0.5
+    assert [settings_of("bench", words).planner.prior for words in grasps] == [0.97, 1.0, 0.0]
+    assert settings_of("bench", ["energy.control=0.5", "env=reach"]).energy.control == 0.5
     ogbench = ["env=ogbench/cube-single", "obs=state"]
-    assert compose("bench", ogbench).energy.clip == 0.001  # of the metric that another preset chose
+    assert settings_of("bench", ogbench).energy.clip == 0.001  # of the metric that another preset chose
     for word in ("energy.metric=slow", "energy.clip=inf"):
-        assert compose("bench", [*ogbench, word]).energy.clip == math.inf
-    energies, _ = sweep(compose("bench", [*ogbench, "energies=[own,mse/min/slow]"]))
-    assert [energy["clip"] for energy in energies] == [0.001, math.inf]
+        assert settings_of("bench", [*ogbench, word]).energy.clip == math.inf
+    tried = settings_of("bench", [*ogbench, "energies=[own,mse/min/slow]"]).tried["shooting"]
+    assert [one.energy.clip for one in tried] == [0.001, math.inf]
 
 
 @pytest.mark.parametrize(
@@ -498,13 +492,11 @@ def test_presets_give_way_to_what_is_set() -> None:
         ("obs=state batch=96", "obs=state batch=96"),
         ("planners=[cem,zero] planner_seeds=[1,2]", "planners=[cem,zero] planner_seeds=[1,2]"),
         ("planner=mppi env=reach planner.samples=9", "env=reach planner=mppi planner.samples=9"),
-        ("env=reach energy.weights.control=0.0", "env=reach energy.weights.control=0.0"),
+        ("env=reach energy.control=0.0", "env=reach energy.control=0.0"),
         ("batch=9 env=ogbench/scene", "env=ogbench/scene batch=9"),
     ],
 )
-def test_a_config_names_the_command_that_gives_it(words: str, line: str) -> None:
-    config = compose("quickstart", words.split())
-    assert common.command_line("quickstart", config) == f"forearm quickstart {line}".strip()
-    again = compose("quickstart", line.split())
-    again.out = config.out
-    assert again == config
+def test_settings_name_the_command_that_gives_them(words: str, line: str) -> None:
+    settings = settings_of("quickstart", words.split())
+    assert common.command_line("quickstart", settings) == f"forearm quickstart {line}".strip()
+    assert replace(settings_of("quickstart", line.split()), out=settings.out) == settings
