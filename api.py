@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # each function imports what it needs: recording does without
     from .evaluation.robot import Model
 
 
-
 def record(env: Any = "push", *, progress: bool = True, **settings: Any) -> Recordings:
     """Records episodes into the folder `out`, by default data/ENV-OBS-POLICY, and opens them. The same call goes on
     where one stopped.

@@ -68,14 +68,14 @@ class Registry(Mapping[str, P], Generic[P]):
         return bool(entry_points(group=self.group, name=name))
 
     def __getitem__(self, name: str) -> P:
-        """Raises UnknownPart, which is a KeyError as well, naming those that there are."""
+        """Raises UnknownPartError, which is a KeyError as well, naming those that there are."""
         if name not in self.parts:
             load_plugins()
         if name not in self.parts:
             for entry in entry_points(group=self.group, name=name):
                 self.add(name, entry.load())
         if name not in self.parts:
-            raise UnknownPart(f"{self.kind}={name} is unknown; choose one of: {', '.join(self)}")
+            raise UnknownPartError(f"{self.kind}={name} is unknown; choose one of: {', '.join(self)}")
         return self.parts[name]
 
     def names(self) -> list[str]:
@@ -94,7 +94,7 @@ class Registry(Mapping[str, P], Generic[P]):
         return len(self.names())
 
 
-class UnknownPart(UserError, KeyError, ValueError):
+class UnknownPartError(UserError, KeyError, ValueError):
     """No part has this name."""
 
     __str__ = Exception.__str__
