@@ -21,21 +21,20 @@ if TYPE_CHECKING:  # each function imports what it needs: recording does without
     from .evaluation.robot import Model
 
 
-def record(env: Any = "push", *, progress: bool = True, **settings: Any) -> Recordings:
+def record(env: Any = "push", *, workers: int = 1, progress: bool = True, **settings: Any) -> Recordings:
     """Records episodes into the folder `out`, by default data/ENV-OBS-POLICY, and opens them. The same call goes on
     where one stopped.
 
     Args:
         env: a world's name, or `EnvSettings`.
+        workers: processes. With several, call it below `if __name__ == "__main__":`, as multiprocessing asks.
         progress: shows a bar.
-        settings: see `RecordSettings`: `episodes`, `policy`, `obs`, `length`, `seed`, `workers`, …
-
-    With more than one of `workers`, call it below `if __name__ == "__main__":`, as Python's multiprocessing asks.
+        settings: see `RecordSettings`: `episodes`, `policy`, `obs`, `length`, `seed`, …
     """
     from .evaluation.recording import record_episodes, settings_class
     from .presets import suited
 
-    given = {"env": env, **settings}
+    given = {"env": env, "workers": workers, **settings}
     return record_episodes(suited(settings_class(given), given), progress)
 
 
