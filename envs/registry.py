@@ -19,7 +19,7 @@ MakeWorld = Callable[..., World]
 """Makes a world of `pixels: bool`, whether it observes images, `size: int`, their side, and any parameters of its own:
 JSON values by keyword, on the command line env.KEY=VALUE."""
 
-WORLDS: Registry[MakeWorld] = Registry("world", {})
+WORLDS: Registry[MakeWorld] = Registry("world", {}, key="env")
 """What makes each world. Recordings and checkpoints remember a world by its name here."""
 
 
