@@ -107,7 +107,8 @@ def evaluate(
     listed = list(model) if isinstance(model, list | tuple) else [] if model is None else [model]
     models = [load(each, settings.get("device", "auto")) if isinstance(each, str | Path) else each for each in listed]
     first = next((each for each in models if isinstance(each, Model)), None)
-    given = {"planners": (OWN, "random", "zero"), "planner_seeds": (0,), **settings}
+    names = tuple(str(each.folder) if isinstance(each, Model) else type(each).__name__ for each in models)
+    given = {"planners": (OWN, "random", "zero"), "planner_seeds": (0,), **settings, "checkpoint": names}
     if env is not None:
         given["env"] = env
     elif first is not None:
