@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .api import evaluate, load, record, train
+    from .envs import make_world
     from .envs.settings import EnvSettings
     from .evaluation.robot import Model, RobotPlan
     from .evaluation.settings import EnergySettings, PlannerSettings
@@ -25,6 +26,7 @@ register_when_imported()
 
 _HOMES = {
     "api": ("evaluate", "load", "record", "train"),
+    "envs": ("make_world",),
     "envs.settings": ("EnvSettings",),
     "evaluation.robot": ("Model", "RobotPlan"),
     "evaluation.settings": ("EnergySettings", "PlannerSettings"),
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load",
+    "make_world",
     "record",
     "register",
     "train",

@@ -21,22 +21,20 @@ if TYPE_CHECKING:  # each function imports what it needs: recording does without
     from .evaluation.robot import Model
 
 
-
-def record(env: Any = "push", *, progress: bool = True, **settings: Any) -> Recordings:
+def record(env: Any = "push", *, workers: int = 1, progress: bool = True, **settings: Any) -> Recordings:
     """Records episodes into the folder `out`, by default data/ENV-OBS-POLICY, and opens them. The same call goes on
     where one stopped.
 
     Args:
         env: a world's name, or `EnvSettings`.
+        workers: processes. With several, call it below `if __name__ == "__main__":`, as multiprocessing asks.
         progress: shows a bar.
-        settings: see `RecordSettings`: `episodes`, `policy`, `obs`, `length`, `seed`, `workers`, …
-
-    With more than one of `workers`, call it below `if __name__ == "__main__":`, as Python's multiprocessing asks.
+        settings: see `RecordSettings`: `episodes`, `policy`, `obs`, `length`, `seed`, …
     """
     from .evaluation.recording import record_episodes, settings_class
     from .presets import suited
 
-    given = {"env": env, **settings}
+    given = {"env": env, "workers": workers, **settings}
     return record_episodes(suited(settings_class(given), given), progress)
 
 
@@ -109,7 +107,8 @@ def evaluate(
     listed = list(model) if isinstance(model, list | tuple) else [] if model is None else [model]
     models = [load(each, settings.get("device", "auto")) if isinstance(each, str | Path) else each for each in listed]
     first = next((each for each in models if isinstance(each, Model)), None)
-    given = {"planners": (OWN, "random", "zero"), "planner_seeds": (0,), **settings}
+    names = tuple(str(each.folder) if isinstance(each, Model) else type(each).__name__ for each in models)
+    given = {"planners": (OWN, "random", "zero"), "planner_seeds": (0,), **settings, "checkpoint": names}
     if env is not None:
         given["env"] = env
     elif first is not None:

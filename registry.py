@@ -26,14 +26,14 @@ Q = TypeVar("Q")
 
 
 class Registry(Mapping[str, P], Generic[P]):
-    """Parts of one kind by name, such as planners; `kind` is also the key that chooses one.
+    """Parts of one kind by name, such as planners; `key` is what chooses one, by default its kind.
 
     A package offers parts by entry points in the group `forearm.KINDs`: `name = "module:part"`. A worker process that
     recording spawns knows them and the plug-ins, and what the program's main module registers as it is imported.
     """
 
-    def __init__(self, kind: str, own: Mapping[str, P]) -> None:
-        self.kind, self.group = kind, f"forearm.{kind}s"
+    def __init__(self, kind: str, own: Mapping[str, P], key: str = "") -> None:
+        self.kind, self.group, self.key = kind, f"forearm.{kind}s", key or kind
         self.parts: dict[str, P] = dict(own)
         self.own = frozenset(own)
         """Names of the parts that come with Forearm."""
@@ -68,14 +68,14 @@ class Registry(Mapping[str, P], Generic[P]):
         return bool(entry_points(group=self.group, name=name))
 
     def __getitem__(self, name: str) -> P:
-        """Raises UnknownPart, which is a KeyError as well, naming those that there are."""
+        """Raises UnknownPartError, which is a KeyError as well, naming those that there are."""
         if name not in self.parts:
             load_plugins()
         if name not in self.parts:
             for entry in entry_points(group=self.group, name=name):
                 self.add(name, entry.load())
         if name not in self.parts:
-            raise UnknownPart(f"{self.kind}={name} is unknown; choose one of: {', '.join(self)}")
+            raise UnknownPartError(f"{self.key}={name} is unknown; choose one of: {', '.join(self)}")
         return self.parts[name]
 
     def names(self) -> list[str]:
@@ -94,7 +94,7 @@ class Registry(Mapping[str, P], Generic[P]):
         return len(self.names())
 
 
-class UnknownPart(UserError, KeyError, ValueError):
+class UnknownPartError(UserError, KeyError, ValueError):
     """No part has this name."""
 
     __str__ = Exception.__str__

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -99,7 +100,9 @@ def once(name: str, words: Sequence[Any], meant: Sequence[Any] | None = None) ->
     meant = words if meant is None else meant
     for i, word in enumerate(words):
         if meant[i] in meant[:i]:
-            raise SettingError(f"{name}={shown(tuple(words))}: {word} is there already; the same trial twice is not two")
+            raise SettingError(
+                f"{name}={shown(tuple(words))}: {word} is there already; the same trial twice is not two"
+            )
 
 
 # Filling.
@@ -155,47 +158,50 @@ class prefixed:  # noqa: N801 (a context manager, used like a function)
 
 
 def fitted(name: str, value: Any, hint: Any, default: Any = MISSING) -> Any:
-    """A value as its type has it: whole numbers do for numbers, lists become tuples, one word a list of one path.
+    """A value as its type has it: whole numbers do for numbers, and lists become tuples.
 
     Raises:
         SettingError: saying of what kind it must be.
     """
-    kinds = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    for kind in kinds:
-        origin = get_origin(kind) or kind
-        if kind is Any:
-            return value
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            if math.isfinite(value) or value == default:
-                return float(value)
-        elif kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        elif kind in (bool, str) and type(value) is kind and (value != "" or default == ""):
-            return value
-        elif kind is str and isinstance(value, Path):
-            return str(value)
-        elif origin is tuple and isinstance(value, list | tuple):
-            (inner, *_) = get_args(kind)
-            try:
-                return tuple(fitted(name, item, inner) for item in value)
-            except SettingError:
-                break
-        elif isinstance(origin, type) and origin not in (float, int, bool, str, tuple, types.NoneType):
-            if isinstance(value, origin):
-                return value
+    for kind in _kinds(hint):
+        with suppress(SettingError):
+            return _as_kind(name, value, kind, default)
     raise SettingError(f"{name}={shown(value)}: must be {wanted(hint, default)}")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one that it is."""
+    return get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
+
+
+def _as_kind(name: str, value: Any, kind: Any, default: Any) -> Any:
+    """A value as one type has it; SettingError where it is of another."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is Any or (kind in (None, types.NoneType) and value is None):
+        return value
+    if kind is float and number and (math.isfinite(value) or value == default):
+        return float(value)
+    if kind is int and number and isinstance(value, int):
+        return value
+    if kind is str and isinstance(value, str | Path) and (str(value) or default == ""):
+        return str(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(fitted(name, item, get_args(kind)[0]) for item in value)
+    plain = (bool, int, float, str, tuple, types.NoneType)
+    if isinstance(origin := get_origin(kind) or kind, type) and origin not in plain and isinstance(value, origin):
+        return value
+    raise SettingError(name)
 
 
 def wanted(hint: Any, default: Any = MISSING) -> str:
     """A kind of value in words."""
-    kinds = [kind for kind in get_args(hint) if kind is not types.NoneType] if get_origin(hint) is not tuple else []
-    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
-        rest = " or ".join(wanted(kind) for kind in kinds)
-        return f"{rest}, or null"
     if get_origin(hint) is tuple:
         return f"a list like {shown(default)}" if default else "a path, or several as [A,B]"
+    if len(kinds := _kinds(hint)) > 1:
+        rest = " or ".join(wanted(kind) for kind in kinds if kind is not types.NoneType)
+        return f"{rest}, or null"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}.get(hint, "another value")
 
 
@@ -203,11 +209,7 @@ def shown(value: Any) -> str:
     """A value as it would be typed."""
     if isinstance(value, tuple | list):
         return f"[{','.join(map(shown, value))}]"
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if _plain(value) else str(value)
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+    return {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
 
 
 # Looking at settings.

@@ -13,7 +13,6 @@ from ..folders import run_folder
 from ..presets import suited
 from .common import command_line
 
-
 SETTINGS = BenchSettings
 
 

@@ -10,7 +10,6 @@ from ..evaluation.settings import DemoSettings
 from ..folders import run_folder
 from ..presets import suited
 
-
 SETTINGS = DemoSettings
 
 

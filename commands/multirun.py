@@ -47,7 +47,7 @@ def multirun(command: Command, words: Sequence[str]) -> int:
     def job(config: Any) -> int:
         del config
         now = HydraConfig.get()
-        typed = [word for word in map(_as_typed, now.overrides.task)]
+        typed = list(map(_as_typed, now.overrides.task))
         print(f"--- {now.job.num}: {' '.join(typed)}", flush=True)
         try:
             codes.append(run(command, [*typed, f"out={now.runtime.output_dir}"]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..api import record
-from ..evaluation.recording import PLANNER, settings_class
+from ..evaluation.recording import PLANNER, RecordSettings, settings_class
 from ..settings import Key, keys
 from .common import told_next
 
@@ -19,7 +19,7 @@ def MORE() -> list[Key]:  # noqa: N802 (as SETTINGS is)
 
 
 def run(given: Mapping[str, Any]) -> None:
-    data = record(**given)
+    data = record(**{"workers": RecordSettings.workers, **given})
     (recording,) = data.parts
     manifest = recording.manifest
     print(f"{manifest.episodes} episodes, {manifest.frames} frames in {recording.folder}")

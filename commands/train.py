@@ -9,7 +9,6 @@ from ..api import train
 from ..training.settings import TrainSettings
 from .common import told_next
 
-
 SETTINGS = TrainSettings
 
 

@@ -11,7 +11,7 @@ from multiprocessing import parent_process
 from typing import Any
 
 from ..errors import UserError
-from ..registry import Registry, UnknownPart
+from ..registry import Registry, UnknownPartError
 from .identity import fingerprint_as_made
 from .world import World
 
@@ -19,7 +19,7 @@ MakeWorld = Callable[..., World]
 """Makes a world of `pixels: bool`, whether it observes images, `size: int`, their side, and any parameters of its own:
 JSON values by keyword, on the command line env.KEY=VALUE."""
 
-WORLDS: Registry[MakeWorld] = Registry("world", {})
+WORLDS: Registry[MakeWorld] = Registry("world", {}, key="env")
 """What makes each world. Recordings and checkpoints remember a world by its name here."""
 
 
@@ -75,7 +75,7 @@ def make_world(name: str, **config: Any) -> World:
 def _maker(name: str) -> MakeWorld:
     try:
         return WORLDS[name]
-    except UnknownPart:
+    except UnknownPartError:
         there = f"env={name} is unknown; choose one of: {', '.join(WORLDS)}"
         if parent_process() is not None:
             there = (

@@ -38,17 +38,15 @@ class _Trained:
 def make_entries(
     settings: BenchSettings, env: World, checkpoints: Sequence[Checkpoint], device: torch.device
 ) -> list[Entry]:
-    """What `planners` lists, on each of the checkpoints; where there are none, chunks are as a training would have them.
+    """What `planners` lists, on each of the checkpoints; without any, chunks are as a training would have them.
 
     Raises:
         UserError: naming a setting that cannot be, or what it takes and a model lacks.
     """
     once("checkpoint", settings.checkpoint, [checkpoint.sha256 for checkpoint in checkpoints])
     seeds, size = list(settings.planner_seeds), action_size(env)
-    if checkpoints:
-        chunk = checkpoints[0].model.chunk
-    else:
-        chunk = suited(_Trained, {"obs": settings.obs}, env.name).model.chunk
+    usual = suited(_Trained, {"obs": settings.obs}, env.name).model.chunk
+    chunk = checkpoints[0].model.chunk if checkpoints else usual
     models = list(zip(checkpoints, model_labels(checkpoints, settings.checkpoint), strict=True))
     tried = settings.tried
     entries: list[Entry] = []

@@ -121,6 +121,22 @@ class Model:
             controller.agent.plan_seconds[-1],
         )
 
+    def landscape(
+        self, observation: Observed, goal: Observed, path: str | Path, axes: tuple[int, int] = (0, 1), count: int = 25
+    ) -> Path:
+        """Draws the energy of the plan from here to the goal as a PNG, over two dimensions of what it does first: the
+        actions of its first model step take each of `count` x `count` values, and the rest of it stays."""
+        from .plots import energy_landscape  # matplotlib takes long to import
+
+        plan = self.plan(observation, goal)
+        grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, count)] * 2, indexing="ij"), -1).reshape(-1, 2)
+        actions = np.repeat(plan.actions[None], len(grid), 0)
+        actions[:, : self.checkpoint.model.chunk, list(axes)] = grid[:, None]
+        energies = self.energy(observation, goal, actions).reshape(count, count)
+        names, (x, y) = tuple(f"action {axis}" for axis in axes), axes
+        chosen = float(plan.actions[0, x]), float(plan.actions[0, y])
+        return energy_landscape(energies, (-1, -1), (1, 1), path, names=(names[0], names[1]), plan=chosen)
+
     def _aimed(self, goal: Batch) -> LatentMPC:
         """The controller, aimed at a goal."""
         same = self._goal.keys() == goal.keys() and all(np.array_equal(self._goal[key], goal[key]) for key in goal)

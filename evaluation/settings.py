@@ -154,8 +154,8 @@ def _key(cls: Any, own: Any) -> Key:
 
 def algorithm_keys(cls: Any) -> list[Key]:
     """What can be set of an algorithm: of one that does not come with Forearm, whatever it adds."""
-    adds = {name for base in cls.__mro__ if base.__module__.split(".")[0] != __package__.split(".")[0]
-            for name in vars(base).get("__annotations__", {})}  # fmt: skip
+    foreign = [base for base in cls.__mro__ if base.__module__.split(".")[0] != Planner.__module__.split(".")[0]]
+    adds = {name for base in foreign for name in vars(base).get("__annotations__", {})}
     hints = plain_fields(cls)
     named = [each for each in fields(cls) if "told" in each.metadata or (each.name in adds and each.name in hints)]
     return [replace(_key(cls, each), hint=hints[each.name]) for each in named]
@@ -172,7 +172,9 @@ class EnergySettings:
     distance: str = key("mse", "mse, l1, cosine: between imagined embeddings and the goal's")
     reduce: str = key("min", "min, final, path: over the horizon")
     final_weight: float = 0.1
-    metric: str = key("slow", "slow (what changes slowly counts more), plain, object, temporal, slow+temporal", first=True)
+    metric: str = key(
+        "slow", "slow (what changes slowly counts more), plain, object, temporal, slow+temporal", first=True
+    )
     time_penalty: float = key(0.0, "added to a distance for each model step before it: the soonest plan wins")
     ensemble: str = key("mean", "mean, worst, mean_std: over the futures of a model of several members")
     ensemble_k: float = 1.0
@@ -251,7 +253,12 @@ class EnergySettings:
         """In a few words, such as `mse, min + 0.02 control`."""
         worse = {"mean": "", "worst": ", worst", "mean_std": f", mean + {self.ensemble_k:g} std"}[self.ensemble]
         metric = "" if self.metric == "slow" else f", {self.metric}"
-        added = {"control": self.control, "release": self.release, "prior": self.prior, "keep_out": self.keep_out_weight}
+        added = {
+            "control": self.control,
+            "release": self.release,
+            "prior": self.prior,
+            "keep_out": self.keep_out_weight,
+        }
         added |= {"time penalty": self.time_penalty, "disagreement": self.disagreement}
         extra = [f" + {weight:g} {term}" for term, weight in added.items() if weight]
         extra += [f", at most {self.clip:g}"] if self.clip < math.inf else []
@@ -343,7 +350,9 @@ class GoalSettings:
     """Held-out goals: from a seed, from a manifest, or from a recording's held-out episodes."""
 
     episodes: int = key(100, "held-out goals", first=True)
-    goals: str | None = key(None, "a manifest, or a recording whose held-out episodes give goals; null: by seed", path=True)
+    goals: str | None = key(
+        None, "a manifest, or a recording whose held-out episodes give goals; null: by seed", path=True
+    )
     ahead: int = key(25, "steps from start to goal, where `goals` is a recording")
     seed: int = key(0, "of the goals", first=True)
 
@@ -366,7 +375,9 @@ class SceneSettings:
 class DemoSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
     """One planner on a few goals, filmed."""
 
-    checkpoint: str | None = key(None, "folder, or name of a shipped one; null: that for env and obs", first=True, path=True)
+    checkpoint: str | None = key(
+        None, "folder, or name of a shipped one; null: that for env and obs", first=True, path=True
+    )
     episodes: int = key(6, "held-out goals", first=True)
     out: str | None = key(None, "run folder; null: a new one under runs/", path=True)
 
@@ -382,7 +393,9 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
         (), "folder or name of a shipped one, or several: [A,B]; []: that for env and obs", first=True, path=True
     )
     planners: tuple[str, ...] = key(
-        (OWN, "mppi", "random", "zero", "oracle"), "own: planner's; any planner; random, zero, prior, expert, oracle", first=True
+        (OWN, "mppi", "random", "zero", "oracle"),
+        "own: planner's; any planner; random, zero, prior, expert, oracle",
+        first=True,
     )
     planner_seeds: tuple[int, ...] = key((0, 1, 2), "one row each", first=True)
     energies: tuple[str, ...] = key((OWN,), "own: energy's; or DISTANCE/REDUCE/METRIC, such as mse/path/slow")

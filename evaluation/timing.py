@@ -17,8 +17,8 @@ from ..models.world_model import WorldModel
 from ..planner import LatentEnergy, make_planner
 from ..planner.capture import record_graph
 from ..planner.compilation import Backend
-from .controllers import action_space
 from .results import markdown
+from .settings import action_space
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "_int_mm"}
 """The operators of torch in which a model multiplies matrices."""

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def shipped_name(env: str, obs: str) -> str:
 
 def shipped() -> Path:
     """Where the checkpoints lie that come with Forearm, each in a folder of its name."""
-    return Path(str(files(__package__))) / "pretrained"
+    return Path(__file__).parent / "pretrained"
 
 
 def checkpoint_folder(named: str) -> Path:

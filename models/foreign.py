@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..registry import Registry
 from .precision import Precision
 
-MODELS: Registry[Callable[[], nn.Module]] = Registry("model", {})
+MODELS: Registry[Callable[[], nn.Module]] = Registry("model", {}, key="checkpoint")
 """What makes each model that `checkpoint=NAME` may name beside checkpoints."""
 
 

@@ -39,7 +39,8 @@ def cpu_has_int8() -> bool:
 
 
 def rollout_precision(precision: str, device: torch.device | str, width: int = WIDE) -> Precision:
-    """Decides a `precision` in `PLANNING_PRECISIONS` for a model whose widest layer has `width` inputs; auto is `use_bf16`'s.
+    """Decides a `precision` in `PLANNING_PRECISIONS` for a model whose widest layer has `width` inputs; auto is that of
+    `use_bf16`.
 
     Raises:
         UserError: for one that does not exist, or 8-bit integers where they are not to be had.

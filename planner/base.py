@@ -32,6 +32,9 @@ Execute = Literal["best", "mean"]
 
 
 class _NoSpace:
+    def __repr__(self) -> str:
+        return "none yet"
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -182,7 +185,9 @@ class Planner(ABC):
     iterations: int = key(5, "iterations a plan", first=True)
     sigma: float = key(0.5, "deviation of the first samples; actions span [-1, 1]")
     execute: Execute = "best"
-    replan_above: float = key(-math.inf, "energy above which it searches anew; below, the last plan goes on. -inf: always")
+    replan_above: float = key(
+        -math.inf, "energy above which it searches anew; below, the last plan goes on. -inf: always"
+    )
     backend: Backend = key("auto", "what runs the search: auto (eager, on a GPU recorded), eager, cudagraphs, inductor")
 
     def __post_init__(self) -> None:
@@ -196,9 +201,9 @@ class Planner(ABC):
             )
         if not self.replan_above < math.inf:
             raise ValueError(f"replan_above={self.replan_above}: must be below inf; -inf replans always")
-        for key, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):
-            if getattr(self, key) not in choices:
-                raise ValueError(f"{key}={getattr(self, key)} is unknown; choose one of: {', '.join(choices)}")
+        for name, choices in (("execute", get_args(Execute)), ("backend", get_args(Backend))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)} is unknown; choose one of: {', '.join(choices)}")
 
     @abstractmethod
     def propose(self, state: PlanState, noise: Tensor, iteration: int) -> Tensor:

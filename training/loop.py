@@ -26,7 +26,7 @@ from . import snapshot
 from .grounding import Grounding
 from .members import draw_lots, members_loss
 from .objectives import Objective
-from .schedule import TrainingError, diverged, torch_seed, warm_cosine
+from .schedule import TrainingError, diverged, torch_seed
 from .settings import TrainingSettings
 from .validation import Validation, encode_windows, validate
 

@@ -276,9 +276,7 @@ def _as_taken(settings: TrainSettings, held: Checkpoint) -> TrainSettings:
     names = ("batch", "horizon", "learning_rate", "weight_decay", "warmup", "clip", "relax")
     names += ("grounding", "grounding_arm", "ridge")
     kept = {name: told[name] for name in names if name in told}
-    objective = {
-        key.removeprefix("objective."): value for key, value in told.items() if key.startswith("objective.")
-    }
+    objective = {key.removeprefix("objective."): value for key, value in told.items() if key.startswith("objective.")}
     if objective.get("name") in OBJECTIVES:
         kept["objective"] = type(settings.objective)(**objective)
     kept |= {"steps": held.about["steps"]} if "steps" in held.about else {}

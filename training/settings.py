@@ -227,7 +227,9 @@ class TrainSettings(LearningSettings, Compute):
     init: str | None = key(None, "a checkpoint to start from, with steps and data of one's own", path=True)
     frozen: str | None = key(None, "a checkpoint whose world model stays: only what is on top is learned", path=True)
     out: str | None = key(None, "run folder; null: a new one under runs/train", first=True, path=True)
-    resume: bool = key(False, "go on in `out` (null: the latest run), as it was begun; with more steps, longer", first=True)
+    resume: bool = key(
+        False, "go on in `out` (null: the latest run), as it was begun; with more steps, longer", first=True
+    )
 
     def __post_init__(self) -> None:
         LearningSettings.__post_init__(self)
