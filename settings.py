@@ -76,10 +76,10 @@ def positive(settings: Any, *names: str, why: str = "") -> None:
             raise SettingError(f"{name}={shown(value)}: must be positive{why}")
 
 
-def not_negative(settings: Any, *names: str) -> None:
+def not_negative(settings: Any, *names: str, why: str = "") -> None:
     for name in names:
         if not (value := getattr(settings, name)) >= 0:
-            raise SettingError(f"{name}={shown(value)}: must not be negative")
+            raise SettingError(f"{name}={shown(value)}: must not be negative{why}")
 
 
 def one_of(settings: Any, **choices: Iterable[str]) -> None:
@@ -152,7 +152,9 @@ class prefixed:  # noqa: N801 (a context manager, used like a function)
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         plain = isinstance(error, ValueError) and (not isinstance(error, UserError) or isinstance(error, SettingError))
         if plain and self.group:
-            raise SettingError(f"{self.group}{error}") from None
+            own = str(error)
+            chosen = own.startswith("name=")  # of a group, which is chosen by its key
+            raise SettingError(f"{self.group[:-1]}{own[4:]}" if chosen else f"{self.group}{own}") from None
         if plain and not isinstance(error, UserError):
             raise SettingError(str(error)) from None
 

@@ -31,16 +31,15 @@ def command_help(command: Command, everything: bool = False) -> str:
     """What people set first; or every key, the settings of each planner and energy, and the presets."""
     module = command.load()
     cls = class_of(module.SETTINGS, {})
-    known = list(known_keys(cls, {}).values())
-    more = getattr(module, "MORE", list)()
-    shown_keys = [*known, *(each for each in more if each.name not in {key.name for key in known})]
+    whole = class_of(module.SETTINGS, getattr(module, "EVERYTHING", {}))
+    known = known_keys(cls, {})
+    shown_keys = [*known.values(), *(each for name, each in known_keys(whole, {}).items() if name not in known)]
     shown_keys.sort(key=lambda each: FIRST.index(each.name) if each.name in FIRST else len(FIRST))
-    listed = shown_keys if everything else [each for each in known if each.first]
-    listed = [each for each in shown_keys if each in listed]
+    listed = shown_keys if everything else [each for each in shown_keys if each.first and each.name in known]
     lines = [f"usage: {PROG} {command.name} {getattr(module, 'ARGUMENTS', '[key=value ...]')}", ""]
     lines += [f"{command.summary[0].upper()}{command.summary[1:]}.", "", *_lines(listed)]
     if everything:
-        lines += _variants(cls, {each.name for each in shown_keys}) + _presets({each.name for each in shown_keys})
+        lines += _variants(whole, {each.name for each in shown_keys}) + _presets({each.name for each in shown_keys})
     elif len(listed) < len(shown_keys):
         lines += ["", f"{len(shown_keys) - len(listed)} more: {PROG} {command.name} --help=all"]
     return "\n".join(lines)

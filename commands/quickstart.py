@@ -26,7 +26,7 @@ from ..training.loop import SNAPSHOT
 from ..training.run import learn
 from ..training.settings import LearningSettings, TrainSettings
 from .bench import tell
-from .common import command_line
+from .common import GROUPS, command_line
 
 MAY_CHANGE = ("out", "workers", "device", "threads")
 """What a run may be gone on with in another way."""
@@ -121,6 +121,6 @@ def _check_folder(settings: QuickstartSettings, out: Path) -> None:
         raise UserError(f"out={out}: is finished and nothing is overwritten; choose another folder")
     now = {name.removesuffix(".name"): value for name, value in flat(tree(settings)).items()}
     before = read_settings(out)
-    for name in [*now, *before]:
+    for name in [*GROUPS, *now, *before]:  # what is chosen first says much of the rest
         if name not in MAY_CHANGE and now.get(name) != before.get(name):
             raise UserError(f"{name}={now.get(name)}: {out} was begun with {name}={before.get(name)}; keep it to go on")

@@ -7,15 +7,13 @@ from typing import Any
 
 from ..api import record
 from ..evaluation.recording import PLANNER, RecordSettings, settings_class
-from ..settings import Key, keys
 from .common import told_next
 
 SETTINGS = settings_class
 
 
-def MORE() -> list[Key]:  # noqa: N802 (as SETTINGS is)
-    """The keys that a planner takes beside."""
-    return keys(settings_class({"policy": PLANNER}))
+EVERYTHING = {"policy": PLANNER}
+"""What has all keys."""
 
 
 def run(given: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ class EnvSettings:
 
     def __post_init__(self) -> None:
         if self.size % 16 or self.size < 16:
-            raise SettingError(f"size={self.size}: must be a multiple of 16")
+            raise SettingError(f"size={self.size}: must be a multiple of 16, at least 16")
 
     @classmethod
     def of_group(cls, given: Mapping[str, Any]) -> EnvSettings:

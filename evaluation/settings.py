@@ -30,6 +30,7 @@ from ..settings import (
     once,
     one_of,
     positive,
+    shown,
     tree,
     types_of,
     unknown,
@@ -290,7 +291,7 @@ class PlanningSettings:
     def __post_init__(self) -> None:
         at_least(self, execute_steps=1)
         one_of(self, precision=PLANNING_PRECISIONS)
-        not_negative(self, "deadline")
+        not_negative(self, "deadline", why="; 0 is none")
 
     def build(self, low: Any, high: Any, chunk: int) -> Planner:
         """The planner, of whose plans `execute_steps` can be executed."""
@@ -382,7 +383,7 @@ class DemoSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
     out: str | None = key(None, "run folder; null: a new one under runs/", path=True)
 
     def __post_init__(self) -> None:
-        _check_all(self)
+        _check_bases(DemoSettings, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,11 +408,11 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
     out: str | None = key(None, "run folder; null: a new one under runs/", path=True)
 
     def __post_init__(self) -> None:
-        _check_all(self)
+        _check_bases(BenchSettings, self)
         at_least(self, planner_seeds=0, video_episodes=0)
         for name in ("planners", "planner_seeds", "energies", "budgets"):
             if not getattr(self, name):
-                raise SettingError(f"{name}=[]: must list something")
+                raise SettingError(f"{name}=[]: must be a list like {shown(_default(BenchSettings, name))}")
         once("planner_seeds", self.planner_seeds)
         for name in self.planners:
             if name != OWN and name not in PLANNERS and name not in REFERENCES:
@@ -507,8 +508,8 @@ class ProblemSettings(Compute):
                     raise unknown(name, each, choices)
 
 
-def _check_all(settings: Any) -> None:
-    """The checks of all that settings are made of."""
-    for base in type(settings).__mro__[1:]:
+def _check_bases(cls: type, settings: Any) -> None:
+    """The checks of all that settings of a class are made of."""
+    for base in cls.__mro__[1:]:
         if "__post_init__" in vars(base):
             base.__post_init__(settings)
