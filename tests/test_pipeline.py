@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 import yaml
 from conftest import FOREARM, TINY
-from forearm.cli import main
+from forearm.cli import COMMANDS, main
+from forearm.commands.overrides import parse
 from forearm.evaluation.goals import GoalManifest
 from forearm.evaluation.results import read_results
+from forearm.evaluation.settings import BenchSettings
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
     *("planner.samples=8", "planner.iterations=2", "planner.horizon=2", "episodes=2"),
     *("oracle.episodes=1", "video_episodes=1", "threads=1"),
 )
+ORACLE = {"oracle.samples": 4, "oracle.iterations": 1, "oracle.horizon": 2, "oracle.elites": 0.5}
+"""Fields that only Python has."""
 PLANNERS = ("cem", "mppi", "random", "zero", "expert", "oracle")
 ROW = {
     *("env", "obs", "planner", "episodes", "successes", "success", "wilson", "reached", "seed"),
@@ -67,7 +71,8 @@ def test_from_pixels(pixel_run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     results = []
     for name in ("one", "two"):
         seeds = "planner_seeds=[0,1]"
-        assert main(bench(pixel_run, "pixels", tmp_path / name, f"planners=[{','.join(PLANNERS)}]", seeds)) == 0
+        words = bench(pixel_run, "pixels", tmp_path / name, f"planners=[{','.join(PLANNERS)}]", seeds)[1:]
+        COMMANDS["bench"].load().run(parse(words, BenchSettings) | ORACLE)
         table = capsys.readouterr().out
         assert all(planner in table for planner in PLANNERS) and "report: " in table
         results.append(check_bench(tmp_path / name, PLANNERS))
