@@ -30,7 +30,6 @@ from forearm.models import checkpoint
 from forearm.parts import registry
 from forearm.settings import keys, tree, write_settings
 
-
 # Help
 
 
