@@ -126,7 +126,7 @@ def evaluate(
     ]
     where = nullcontext(None) if out is None else run_folder(str(out), "bench", chosen.env.name)
     with where as folder:
-        return run_bench(chosen, found or None, folder, "forearm.evaluate(…)", progress)
+        return run_bench(chosen, found or None, folder, lambda _: "forearm.evaluate(…)", progress)
 
 
 def load(named: str | Path, device: str = "auto", **settings: Any) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ SETTINGS = BenchSettings
 def run(given: Mapping[str, Any]) -> None:
     settings = suited(BenchSettings, given)
     with run_folder(settings.out, "bench", f"{settings.env.name}-{settings.obs}") as out:
-        results = run_bench(settings, out=out, command=command_line("bench", settings))
+        results = run_bench(settings, out=out, command=partial(command_line, "bench"))
         tell(results, out)
     require_all(results, settings)
 

@@ -46,6 +46,7 @@ def known_keys(cls: Any, typed: Mapping[str, list[str]]) -> dict[str, Key]:
     """The keys of a class by name, with those of the variants that are chosen: typed, or by a preset."""
     last = {name: texts[-1] for name, texts in typed.items()}
     chosen = {name: str(value) for name, value in with_presets(cls, last).items() if "." not in name}
+    chosen = {name: value for name, value in chosen.items() if "," not in value}  # `_value` says no to several
     return {each.name: each for each in keys(cls, chosen)}
 
 
@@ -87,6 +88,8 @@ def _value(name: str, text: str, key: Key) -> Any:
         if key.path and get_origin(key.hint) is tuple:
             value: Any = _paths(text)
         elif key.hint is str or str in kinds:
+            if key.hint is str and not key.path and "," in text:  # no one name has a comma
+                raise SettingError(name)
             value = _path(text) if key.path else text
         else:
             value = _hydra_value(f"{name}={text}")
@@ -96,7 +99,9 @@ def _value(name: str, text: str, key: Key) -> Any:
     except SettingError:
         several = len(text.split(",")) > 1 and text[:1] not in "[{" and get_origin(key.hint) is not tuple
         each = f"; --multirun runs once for each of {' '.join(text.split(','))}" if several else ""
-        raise UserError(f"{name}={text}: must be {wanted(key.hint, key.default)}{each}") from None
+        kind = wanted(key.hint, key.default)
+        kind = kind.replace("a word", "a path") if key.path else kind
+        raise UserError(f"{name}={text}: must be {kind}{each}") from None
 
 
 def _hydra_value(override: str) -> Any:

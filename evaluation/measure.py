@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..envs import World
@@ -21,7 +21,7 @@ from .controllers import LatentMPC
 from .entries import make_entries
 from .films import drawn, write_film
 from .goals import GOALS, GoalManifest, find_goals
-from .models import fits_world, load_model, make_scene
+from .models import as_recorded, fits_world, load_model
 from .plots import success_against_cost
 from .report import write_report
 from .results import Results, Row, failures, pool, write_results
@@ -95,16 +95,18 @@ def run_bench(
     settings: BenchSettings,
     models: Sequence[Checkpoint] | None = None,
     out: Path | None = None,
-    command: str = "",
+    command: Callable[[BenchSettings], str] = lambda _: "",
     progress: bool = True,
 ) -> Results:
-    """Measures what the settings list, on `models` or on those that `checkpoint` names."""
+    """Measures what the settings list, on `models` or on those that `checkpoint` names; `command` tells what gives
+    that again."""
     device = settings.use()
     with in_memory(planning_memory(settings)):
         if models is None:
             named = settings.checkpoint or (None,)
             models = [load_model(settings, each, device) for each in named] if settings.needs_model else []
-        env = make_scene(settings, list(models))
+        settings = as_recorded(settings, models)
+        env = settings.env.make(settings.obs)
         for checkpoint, each in zip(models, settings.checkpoint or (None,), strict=False):
             fits_world(checkpoint, each, env)
         entries = make_entries(settings, env, models, device)
@@ -112,7 +114,7 @@ def run_bench(
         if out is not None:
             write_settings(settings, out)
         with nothing_to_resume(settings.out):
-            return measure(settings, env, manifest, models, entries, out, command, progress=progress)
+            return measure(settings, env, manifest, models, entries, out, command(settings), progress=progress)
 
 
 def require_all(results: Results, settings: BenchSettings) -> None:
@@ -127,7 +129,8 @@ def run_demo(settings: DemoSettings, out: Path) -> Results:
     device = settings.use()
     with in_memory(planning_memory(settings)):
         checkpoint = load_model(settings, settings.checkpoint, device)
-        env = make_scene(settings, [checkpoint])
+        settings = as_recorded(settings, [checkpoint])
+        env = settings.env.make(settings.obs)
         fits_world(checkpoint, settings.checkpoint, env)
         controller = LatentMPC(env, checkpoint, settings, device)
         manifest = find_goals(settings, env)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +16,8 @@ from ..errors import UserError
 from ..models.checkpoint import Checkpoint, checkpoint_folder, shipped_for, shipped_name
 from ..models.foreign import MODELS, ForeignModel
 from .settings import SceneSettings
+
+Scene = TypeVar("Scene", bound=SceneSettings)
 
 
 def load_model(scene: SceneSettings, named: str | None, device: torch.device) -> Checkpoint:
@@ -44,13 +49,13 @@ def as_checkpoint(module: nn.Module, scene: SceneSettings, device: torch.device)
     return Checkpoint(model, scene.env.name, {"size": scene.env.size}, scene.obs, *bounds)  # pyright: ignore[reportArgumentType]
 
 
-def make_scene(scene: SceneSettings, checkpoints: list[Checkpoint]) -> World:
-    """The world of a scene, with the parameters of its own that it was recorded with, where none are set."""
+def as_recorded(scene: Scene, checkpoints: Sequence[Checkpoint]) -> Scene:
+    """A scene with the parameters of its world that it was recorded with, where none are set."""
     env = scene.env
     for checkpoint in checkpoints:
         if checkpoint.env == env.name:
             env = env.also(checkpoint.env_config)
-    return env.make(scene.obs)
+    return replace(scene, env=env)
 
 
 def fits_world(checkpoint: Checkpoint, named: str | None, world: World) -> None:

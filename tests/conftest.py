@@ -1,5 +1,6 @@
 """What several tests share: tiny recordings and checkpoints, made once."""
 
+import json
 import os
 import signal
 import sys
@@ -13,7 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that torch, here and in chil
 
 from forearm.cli import COMMANDS, main
 from forearm.commands.overrides import class_of, parse
+from forearm.errors import UserError
 from forearm.presets import suited
+from forearm.settings import keys
 
 # Where tests run as a shell's background job, SIGINT is ignored, and what they start would ignore it as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,19 +38,34 @@ def settings_of(command: str, words: Sequence[str]) -> Any:
     return suited(class_of(module.SETTINGS, given), given)
 
 
-def trained(*words: str, **fields: Any) -> Any:
-    """The model that `forearm.train` learns by words `key=value`, and by fields that only Python has."""
+def exit_code(arguments: Sequence[str]) -> int:
+    """That of `forearm train …`; of the same call in Python, where words are of fields that only that has."""
     import forearm
+    from forearm.training.settings import TrainSettings
 
-    return forearm.train(**parse(words, COMMANDS["train"].load().SETTINGS), **fields)
+    known = {key.name for key in keys(TrainSettings)}
+    words = arguments[1:]
+    fields = dict(word.split("=", 1) for word in words if word.split("=")[0] not in known)
+    if not fields:
+        return main(arguments)
+    try:
+        given = parse([word for word in words if word.split("=")[0] in known], TrainSettings)
+        forearm.train(**given, **{name: json.loads(text) for name, text in fields.items()})
+    except UserError as error:
+        print(f"forearm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"forearm: stopped; {stopped}", file=sys.stderr)
+        return 130
+    return 0
 
 
 def made(factory: pytest.TempPathFactory, obs: str) -> Path:
     """A folder with `data` of Push and `train/checkpoint`."""
     folder = factory.mktemp(obs)
     run("record env=push episodes=6 length=20 workers=1", f"obs={obs}", f"out={folder / 'data'}")
-    words = (f"data={folder / 'data'}", f"obs={obs}", f"out={folder / 'train'}", "steps=6", *TINY)
-    trained(*words, "validate_every=4", "save_every=3", log_every=2)
+    where = (f"data={folder / 'data'}", f"obs={obs}", f"out={folder / 'train'}")
+    assert exit_code(["train", "steps=6", "log_every=2", "validate_every=4", "save_every=3", *where, *TINY]) == 0
     return folder
 
 

@@ -16,19 +16,19 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, run
-from forearm.cli import compose, main
-from forearm.commands.bench import load_goals
-from forearm.commands.common import fits_world, load_checkpoints
-from forearm.commands.train import stages, tracked_columns
-from forearm.envs import GymnasiumWorld, identity, make, make_world, observation_shapes, register, registry
+from conftest import TINY, run, settings_of
+from forearm.cli import main
+from forearm.envs import WORLDS, GymnasiumWorld, identity, make, make_world, observation_shapes, register, registry
 from forearm.envs.identity import fingerprint, fingerprint_as_made, model_arrays, source_packages
 from forearm.episodes import DataError, Dataset, Recordings, RecordRequest, check, record, store
 from forearm.episodes.facts import WorldFacts
 from forearm.episodes.store import episode_name, read_columns, read_header, write_episode
 from forearm.errors import UserError
-from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
+from forearm.evaluation.goals import GoalError, GoalManifest, find_goals, make_goals
+from forearm.evaluation.models import fits_world, load_model
 from forearm.models.checkpoint import Checkpoint, CheckpointError
+from forearm.training.run import stages
+from forearm.training.worlds import tracked_columns
 
 REQUEST = RecordRequest("reach", seed=1, episodes=4, length=6, policy="random", config={"pixels": False})
 
@@ -393,10 +393,10 @@ TRAIN = ("obs=state", "steps=2", "horizon=2", *TINY)
 def test_training_needs_no_environment(names: None, tmp_path: Path) -> None:
     register("mine", reacher)
     run("record env=mine obs=state episodes=4 length=10 workers=1 policy=random", f"out={tmp_path / 'data'}")
-    registry._registered["mine"] = partial(reacher, points=2)
+    WORLDS.parts["mine"] = partial(reacher, points=2)
     data = Recordings.open([tmp_path / "data"])
     assert tracked_columns(data) == {"mine": slice(0, 3)}
-    del registry._registered["mine"]
+    del WORLDS.parts["mine"]
     run("train", f"data={tmp_path / 'data'}", f"out={tmp_path / 'train'}", *TRAIN)
     checkpoint = Checkpoint.load(tmp_path / "train" / "checkpoint")
     assert checkpoint.model.architecture.readout == 3 and checkpoint.world("mine").tracked == (0, 3)
@@ -409,15 +409,15 @@ def test_training_needs_no_environment(names: None, tmp_path: Path) -> None:
     register("mine", partial(reacher, points=2))
     with pytest.raises(UserError, match=r"its state \(7,\) is not that of env=mine, \(10,\)"):
         tracked_columns(data)
-    registry._registered["mine"] = reacher
+    WORLDS.parts["mine"] = reacher
     assert tracked_columns(data) == {"mine": slice(0, 3)}
 
 
 def test_a_prior_that_is_not_asked_for_asks_nothing() -> None:
-    config = compose("train", ["model.chunk=5"])
-    assert config.prior.segment % 5 and [stage.name for stage in stages(config, 50)] == []
+    settings = settings_of("train", ["model.chunk=5"])
+    assert settings.prior.segment % 5 and stages(settings) == []
     with pytest.raises(UserError, match=r"must be a multiple of model\.chunk=5"):
-        stages(compose("train", ["model.chunk=5", "prior.steps=10"]), 50)
+        settings_of("train", ["model.chunk=5", "prior.steps=10"])
 
 
 # Checkpoints and goals meet an environment
@@ -486,16 +486,15 @@ def test_a_checkpoint_and_goals_of_another_model_are_told(
     assert "note:" not in capsys.readouterr().err
 
     other = made("push", weaker, pixels=False)
-    config = compose("bench", settings)
-    (loaded,) = load_checkpoints(config, torch.device("cpu"))
-    fits_world(config, str(checkpoint), loaded, other)
+    loaded = load_model(settings_of("bench", settings), str(checkpoint), torch.device("cpu"))
+    fits_world(loaded, str(checkpoint), other)
     told = capsys.readouterr().err
     assert told.startswith(f"note: checkpoint={checkpoint}: was trained in another world of this name (model ")
     for goals in (tmp_path / "goals.safetensors", state_run / "data"):
-        config = compose("bench", [*settings, f"goals={goals}", "ahead=5"])
-        assert len(load_goals(config, make("push", pixels=False))) == 1
+        scene = settings_of("bench", [*settings, f"goals={goals}", "ahead=5"])
+        assert len(find_goals(scene, make("push", pixels=False))) == 1
         with pytest.raises(GoalError, match=f"goals={goals}: .* in another world of this name .model "):
-            load_goals(config, other)
+            find_goals(scene, other)
 
 
 def test_the_hash_of_goals_is_what_it_was(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, exit_code
 from forearm.cli import main
 from forearm.evaluation.results import read_results
 from forearm.models.checkpoint import Checkpoint
@@ -77,8 +77,8 @@ def test_train_puts_a_smaller_one_on_a_world_model_and_bench_plans_with_it(
         ([*on_world, "model.members=2"], "model.members=2: predictor.steps learns one"),
         ([*on_world, "predictor.horizon=0"], "predictor.horizon=0: must be at least 1"),
     ):
-        assert main(settings) == 2 and message in capsys.readouterr().err
-    assert main(on_world) == 0
+        assert exit_code(settings) == 2 and message in capsys.readouterr().err
+    assert exit_code(on_world) == 0
     before, after = Checkpoint.load(world), Checkpoint.load(out / "checkpoint")
     assert after.model.architecture.predictor_settings == {"width": 4, "depth": 1}
     assert after.about["predictor_steps"] == 3 and "predictor 3" in after.told()
@@ -87,7 +87,7 @@ def test_train_puts_a_smaller_one_on_a_world_model_and_bench_plans_with_it(
         if key.startswith(("encoders.", "project.", "metric")):
             assert torch.equal(after.model.state_dict()[key], value)
     weights = (out / "checkpoint" / "model.safetensors").read_bytes()
-    assert main([*on_world, "resume=true"]) == 0
+    assert exit_code([*on_world, "resume=true"]) == 0
     assert (out / "checkpoint" / "model.safetensors").read_bytes() == weights, "what is there stays"
 
     later = [
@@ -97,7 +97,7 @@ def test_train_puts_a_smaller_one_on_a_world_model_and_bench_plans_with_it(
         "temporal.steps=2",
         "temporal.batch=4",
     ]
-    assert main(later) == 0
+    assert exit_code(later) == 0
     on_top = Checkpoint.load(tmp_path / "later" / "checkpoint")
     assert on_top.about["predictor_steps"] == 3 and on_top.temporal is not None
     bench = ["bench", "obs=state", f"checkpoint={out / 'checkpoint'}", "episodes=2", "threads=1", "planners=[cem]"]

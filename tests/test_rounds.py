@@ -14,21 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FOREARM, TINY
-from forearm.cli import compose, main
-from forearm.commands.record import PlannerPolicies
-from forearm.commands.train import tracked_columns
+from conftest import FOREARM, TINY, exit_code, settings_of
+from forearm.cli import main
 from forearm.envs import make
 from forearm.episodes import DataError, Dataset, Recordings, check
 from forearm.episodes.store import read_header
 from forearm.errors import UserError
 from forearm.evaluation.closed_loop import Batch
 from forearm.evaluation.goals import HOLD, GoalManifest
-from forearm.evaluation.policies import NOISE, PlannerPolicy
+from forearm.evaluation.policies import NOISE, PlannerPolicies, PlannerPolicy
 from forearm.evaluation.results import pool, read_results
 from forearm.models.checkpoint import Checkpoint
 from forearm.training.heads import Recorded
 from forearm.training.loop import Trainer, read_log
+from forearm.training.worlds import tracked_columns
 from safetensors.torch import load_file
 
 # The policy, with a controller that is known
@@ -127,9 +126,11 @@ def test_goals_come_from_seeds_that_no_recording_and_no_evaluation_draws(monkeyp
 SMALL = ("planner.samples=8", "planner.iterations=1", "planner.horizon=2")
 
 
+RECORD = ("record", "obs=state", "episodes=6", "length=20", "seed=1")
+
+
 def planned(checkpoint: Path, out: Path, *settings: str) -> list[str]:
-    record = ["record", "policy=planner", "obs=state", "episodes=6", "length=20", "seed=1"]
-    return [*record, f"checkpoint={checkpoint}", f"out={out}", *SMALL, *settings]
+    return [*RECORD, "policy=planner", f"checkpoint={checkpoint}", f"out={out}", *SMALL, *settings]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -200,7 +201,7 @@ def test_another_round_is_refused(
         (planned(other, recorded), f"was recorded with checkpoint={own}, asked for is checkpoint={changed}; nothing"),
         (planned(checkpoint, recorded, "planner.samples=9"), "planner.samples=8, asked for is planner.samples=9"),
         (planned(checkpoint, recorded, "noise=0.1"), "noise=0.2, asked for is noise=0.1"),
-        (planned(checkpoint, recorded, "policy=play", "checkpoint=null"), "policy=planner, asked for is policy=play"),
+        ([*RECORD, "policy=play", f"out={recorded}"], "policy=planner, asked for is policy=play"),
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
@@ -209,8 +210,8 @@ def test_another_round_is_refused(
 
 def test_a_checkpoint_that_changes_meanwhile_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
-    config, env = compose("record", planned(folder, tmp_path / "out")[1:]), make("push", pixels=False)
-    policies = PlannerPolicies.checked(config, env)
+    settings, env = settings_of("record", planned(folder, tmp_path / "out")[1:]), make("push", pixels=False)
+    policies = PlannerPolicies.checked(settings, env)
     loaded = Checkpoint.load(folder)
     with torch.no_grad():
         next(iter(loaded.model.parameters())).add_(1.0)
@@ -279,7 +280,7 @@ def test_recordings_that_do_not_go_together_are_refused(both: list[Path], tmp_pa
 
 def test_folders_are_taken_as_they_are() -> None:
     for text, folders in {"a b": ["a b"], "[a=b,c(1)]": ["a=b", "c(1)"], "[x]": ["x"], "7": ["7"]}.items():
-        assert compose("train", [f"data={text}"]).data == folders
+        assert list(settings_of("train", [f"data={text}"]).data) == folders
 
 
 def training(data: list[Path], out: Path, *settings: str) -> list[str]:
@@ -291,7 +292,7 @@ def training(data: list[Path], out: Path, *settings: str) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(both: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("union") / "train"
-    assert main(training(both, out)) == 0
+    assert exit_code(training(both, out)) == 0
     return out
 
 
@@ -303,7 +304,7 @@ def test_training_sees_every_recording(trained: Path, both: list[Path], tmp_path
     np.testing.assert_allclose(encoder.mean, states.reshape(-1, states.shape[-1]).mean(0), atol=1e-5)
     weights = load_file(trained / "checkpoint" / "model.safetensors")
     for name, folders in (("one", both[:1]), ("turned", both[::-1])):
-        assert main(training(folders, tmp_path / name)) == 0
+        assert exit_code(training(folders, tmp_path / name)) == 0
         other = load_file(tmp_path / name / "checkpoint" / "model.safetensors")
         assert not torch.equal(weights["predictor.change.weight"], other["predictor.change.weight"])
     z, positions, actions = Recorded.embed(checkpoint.model, data, tracked_columns(data))
@@ -326,17 +327,17 @@ def test_training_on_several_goes_on_exactly_and_on_nothing_else(
             yield validation
 
     monkeypatch.setattr(Trainer, "run", killed)
-    assert main(training(both, out)) == 130
+    assert exit_code(training(both, out)) == 130
     monkeypatch.undo()
     own = Recordings.open(both).sha256
     for folders in (both[:1], both[::-1]):
         other = Recordings.open(folders).sha256
-        assert main([*training(folders, out), "resume=true"]) == 2
+        assert exit_code([*training(folders, out), "resume=true"]) == 2
         assert (
             f"data=…: is not what this training was begun with (sha256 {other[:12]}, not {own[:12]})"
             in capsys.readouterr().err
         )
-    assert main([*training(both, out), "resume=true"]) == 0
+    assert exit_code([*training(both, out), "resume=true"]) == 0
     assert read_log(out) == read_log(trained)
     expected, found = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (trained, out))
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
@@ -357,7 +358,7 @@ def test_one_model_plans_in_several_tasks(
     tasks: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "train"
-    assert main(training(tasks, out, "obs=pixels+proprio")) == 0
+    assert exit_code(training(tasks, out, "obs=pixels+proprio")) == 0
     assert "sees the position to" in capsys.readouterr().out
     checkpoint = Checkpoint.load(out / "checkpoint")
     assert checkpoint.env == "push+reach" and checkpoint.model.readout is None
@@ -368,7 +369,7 @@ def test_one_model_plans_in_several_tasks(
         (row,) = json.loads((tmp_path / env / "results.json").read_text())["rows"]
         assert row["env"] == env
     beside = tmp_path / "push-alone"
-    assert main(training(tasks[:1], beside, "obs=pixels+proprio")) == 0
+    assert exit_code(training(tasks[:1], beside, "obs=pixels+proprio")) == 0
     bench = ["bench", "env=push", *small[:2], f"checkpoint=[{beside / 'checkpoint'},{out / 'checkpoint'}]", small[3]]
     bench += ["planners=[cem]", "planner_seeds=[0]", "video_episodes=0", "planner.iterations=1", "planner.horizon=2"]
     assert main([*bench, f"out={tmp_path / 'beside'}"]) == 0
@@ -390,7 +391,7 @@ def test_tasks_that_do_not_go_together_are_refused(
         "obs=state": "obs=state: state is not of one shape in push and reach",
         "obs=pixels prior.steps=5": "prior.steps=5: reads where things are, and not the same is tracked",
     }.items():
-        assert main(training(tasks, tmp_path / "out", *settings.split())) == 2
+        assert exit_code(training(tasks, tmp_path / "out", *settings.split())) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -405,6 +406,6 @@ def test_tracked_points_are_each_environment_s_own(tasks: list[Path]) -> None:
 def test_what_is_tracked_alike_is_read(state_run: Path, tmp_path: Path) -> None:
     data = tmp_path / "pickplace"
     assert main(["record", "env=pickplace", "episodes=4", "length=20", "workers=1", f"out={data}"]) == 0
-    assert main(training([state_run / "data", data], tmp_path / "train")) == 0
+    assert exit_code(training([state_run / "data", data], tmp_path / "train")) == 0
     checkpoint = Checkpoint.load(tmp_path / "train" / "checkpoint")
     assert checkpoint.env == "push+pickplace" and checkpoint.model.architecture.readout == 3

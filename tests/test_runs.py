@@ -22,25 +22,33 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, settings_of
 from forearm import folders, gymnasium_ids, requirements
-from forearm.cli import COMMANDS, command_help, compose, main
-from forearm.commands import bench, common
-from forearm.commands import train as training
+from forearm.cli import COMMANDS, main
+from forearm.commands.help import command_help
+from forearm.commands.overrides import parse
 from forearm.console import enduring_output, terminable
-from forearm.envs import TASKS, GymnasiumWorld, make, register, registry
+from forearm.envs import TASKS, WORLDS, GymnasiumWorld, make, register, registry
 from forearm.episodes import DataError, Dataset, workers
 from forearm.episodes import check as check_data
 from forearm.errors import UserError
-from forearm.evaluation.goals import make_goals
+from forearm.evaluation.entries import make_entries
+from forearm.evaluation.goals import find_goals, make_goals
+from forearm.evaluation.models import load_model
 from forearm.evaluation.planners import measure_gap
 from forearm.files import write_atomic
 from forearm.folders import LOCK, FolderError, contents, new_folder, owned
+from forearm.memory import in_memory, of
+from forearm.models import checkpoint as checkpoints
+from forearm.models.checkpoint import checkpoint_folder
 from forearm.planner import CEM, PLANNERS
+from forearm.presets import suited
+from forearm.training import run as training
 from forearm.training.loop import Trainer
+from forearm.training.settings import TrainSettings
 
 ROOT = Path(__file__).parent.parent
-TRAIN = ("train", "obs=state", "steps=2", "log_every=1", *TINY)
+TRAIN = ("train", "obs=state", "steps=2", *TINY)
 
 
 def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,16 +70,16 @@ def test_two_trainings_of_one_second_get_two_folders(
     state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(common.time, "strftime", lambda _: "20260101-000000")
-    real, begun = training.train, []
+    monkeypatch.setattr(folders.time, "strftime", lambda _: "20260101-000000")
+    real, begun = training.learn, []
 
-    def train(config: Any, data: Any, out: Path, *rest: Any) -> Path:
+    def learn(settings: Any, data: Any, out: Path, *rest: Any) -> Any:
         begun.append(out)
         if len(begun) == 1:  # the second one begins while the first one runs, and ends before it
             assert main([*TRAIN, f"data={state_run / 'data'}", "seed=2"]) == 0
-        return real(config, data, out, *rest)
+        return real(settings, data, out, *rest)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "learn", learn)
     assert main([*TRAIN, f"data={state_run / 'data'}", "seed=1"]) == 0
     first = tmp_path / "runs" / "train" / "20260101-000000-push-state"
     for folder, seed in ((first, 1), (first.with_name(first.name + "-2"), 2)):
@@ -244,9 +252,9 @@ def test_every_folder_is_checked(state_run: Path, tmp_path: Path, capsys: pytest
     [
         ("train data=A data=B", r"data is given twice, as data=A and data=B; give one list, data=\[…,…\]"),
         ("bench planners=[cem] planners=[mppi]", "planners is given twice"),
-        ("train seed=0,1,2", "seed=0,1,2: must be a whole number; a command runs once: for each of 0 1 2, give seed="),
-        ("record env=push,reach", "env=push,reach is unknown; .*a command runs once: for each of push reach"),
-        ("train seed=1 --multirun", "--multirun: a command runs once"),
+        ("train seed=0,1,2", "seed=0,1,2: must be a whole number; --multirun runs once for each of 0 1 2"),
+        ("record env=push,reach", "env=push,reach: must be a word; --multirun runs once for each of push reach"),
+        ("train seed=1 --multirun", "--multirun: give a key several values, such as"),
         ("train data=", "data=: must be a path, or several"),
         ("train data=[A,,B]", "must be a path, or several"),
         ("train data=[]", "data: give the folder that `forearm record` wrote"),
@@ -258,29 +266,29 @@ def test_one_value_a_key(words: str, message: str, capsys: pytest.CaptureFixture
 
 
 def test_of_two_values_the_last_one_counts_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compose("record", ["seed=1", "env=push", "seed=2", "env=push"]).seed == 2
+    assert settings_of("record", ["seed=1", "env=push", "seed=2", "env=push"]).seed == 2
     assert capsys.readouterr().err == "forearm: seed=2 counts, not the seed=1 before it\n"
 
 
 def test_paths_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     for text in ("[A, B]", "['A', \"B\"]", "[ A ,B ]"):
-        assert list(compose("train", [f"data={text}"]).data) == ["A", "B"]
-    assert list(compose("train", ["data=['a, b', it's]"]).data) == ["a, b", "it's"]
-    assert list(compose("train", ["data=[~/a,/b~]"]).data) == ["/home/ada/a", "/b~"]
-    config = compose("bench", ["out=~/x", "checkpoint='A'", 'goals="g"'])
+        assert list(settings_of("train", [f"data={text}"]).data) == ["A", "B"]
+    assert list(settings_of("train", ["data=['a, b', it's]"]).data) == ["a, b", "it's"]
+    assert list(settings_of("train", ["data=[~/a,/b~]"]).data) == ["/home/ada/a", "/b~"]
+    config = settings_of("bench", ["out=~/x", "checkpoint='A'", 'goals="g"'])
     assert (config.out, list(config.checkpoint), config.goals) == ("/home/ada/x", ["A"], "g")
-    assert list(compose("bench", ["checkpoint=[]"]).checkpoint) == []
+    assert list(settings_of("bench", ["checkpoint=[]"]).checkpoint) == []
 
 
 def test_a_runs_folder_stands_for_what_is_in_it(state_run: Path, tmp_path: Path) -> None:
     for named in (state_run / "train", state_run):
-        assert common.checkpoint_folder(str(named)) == state_run / "train" / "checkpoint"
-    assert common.checkpoint_folder("nowhere") == Path("nowhere")
+        assert checkpoint_folder(str(named)) == state_run / "train" / "checkpoint"
+    assert checkpoint_folder("nowhere") == Path("nowhere")
     env = make("push", pixels=False)
     manifest = make_goals(env, 1, seed=5)
     manifest.save(tmp_path / "goals.safetensors")
-    goals = bench.load_goals(compose("bench", [f"goals={tmp_path}", "obs=state"]), env)
+    goals = find_goals(settings_of("bench", [f"goals={tmp_path}", "obs=state"]), env)
     assert goals.sha256 == manifest.sha256
 
 
@@ -299,13 +307,10 @@ def test_data_that_is_no_recording_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_help_has_a_line_for_every_key() -> None:
-    text = command_help(COMMANDS["train"])
-    assert re.search(r"^  prior\.steps=0 +# of its training", text, re.MULTILINE)
-    assert re.search(r"^  prior\. +# a learned action prior", text, re.MULTILINE)
-    text = command_help(COMMANDS["bench"])
-    assert re.search(r"^ +energy\.weights\.control=0\.0 +# the mean squared", text, re.MULTILINE)
-    planners = command_help(COMMANDS["bench planners"])
-    assert re.search(r"^ +settings\.icem\.decay=1\.1$", planners, re.MULTILINE)
+    text = command_help(COMMANDS["train"], everything=True)
+    assert re.search(r"^  prior\.steps=0 +a learned action prior, .* its$\n +steps; 0: none$", text, re.MULTILINE)
+    text = command_help(COMMANDS["bench"], everything=True)
+    assert re.search(r"^  energy\.control=0\.0 +weight of the mean squared", text, re.MULTILINE)
 
 
 # Going on
@@ -339,7 +344,8 @@ def test_sigterm_saves_and_the_folder_alone_resumes(
     assert main(hint[1].split()) == 0
     assert "resumed" in capsys.readouterr().out
     assert json.loads((out / "checkpoint" / "config.json").read_text())["about"]["steps"] == 4
-    assert compose("train", ["resume=true", f"out={out}"]).model.latent == 12
+    held = training.begun(parse(["resume=true", f"out={out}"], TrainSettings))
+    assert suited(TrainSettings, held).model.latent == 12
 
 
 def test_sigterm_where_ctrl_c_is_ignored() -> None:
@@ -409,7 +415,7 @@ def test_hydra_of_the_host_program_stays(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("x: 1")
     with hydra.initialize_config_dir(str(tmp_path), version_base=None):
         assert hydra.compose("a").x == 1
-        assert compose("record", ["seed=3"]).seed == 3
+        assert settings_of("record", ["seed=3"]).seed == 3
         assert hydra.compose("a").x == 1
     assert not GlobalHydra.instance().is_initialized()
 
@@ -451,7 +457,7 @@ def make_reacher(pixels: bool = False, size: int = 64, gear: float = 20.0, *, la
 
 @pytest.fixture
 def geared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    monkeypatch.setattr(WORLDS, "parts", dict(WORLDS.parts))
     register("geared", make_reacher)
 
 
@@ -461,7 +467,11 @@ def test_parameters_of_an_own_world(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     record = ["record", "env=geared", "obs=state", "episodes=4", "length=8", "workers=1"]
-    refused([*record, "env.gaer=5"], r"no key 'env\.gaer'; did you mean gear\? It has: size, gear, label", capsys)
+    refused(
+        [*record, "env.gaer=5"],
+        r"no key 'env\.gaer'; did you mean env\.gear\? .*: env\.size, env\.gear, env\.label",
+        capsys,
+    )
     refused([*record, "env.gear=fast"], r"env\.gear=fast: must be a number", capsys)
     assert main([*record, "env.gear=5", "out=data"]) == 0
     assert Dataset.open(Path("data")).manifest.env_config == {"pixels": False, "size": 64, "gear": 5}
@@ -472,7 +482,7 @@ def test_parameters_of_an_own_world(
         made.append(gear)
         return make_reacher(gear=gear, **rest)
 
-    monkeypatch.setitem(registry._registered, "geared", remade)
+    monkeypatch.setitem(WORLDS.parts, "geared", remade)
     words = ["env=geared", "obs=state", "planners=[zero]", "episodes=1", "video_episodes=0", "checkpoint=run"]
     assert main(["bench", *words, "out=bench"]) == 0
     assert made and set(made) == {5}
@@ -489,17 +499,16 @@ def test_a_worker_that_does_not_know_a_world_says_where_to_register(monkeypatch:
 
 
 def test_floors_need_no_checkpoint(state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "files", lambda _: tmp_path)  # none is shipped
+    monkeypatch.setattr(checkpoints, "shipped", lambda: tmp_path)  # none is shipped
     words = ["obs=state", "planners=[random,zero]", "episodes=1", "planner_seeds=[0]", "video_episodes=0"]
     assert main(["bench", *words, f"out={tmp_path / 'bare'}"]) == 0
     rows = json.loads((tmp_path / "bare" / "results.json").read_text())["rows"]
     assert [row["planner"] for row in rows] == ["random", "zero"]
     # They are what they are beside a checkpoint of the chunk that training gives by default.
     cpu = torch.device("cpu")
-    checkpoint = common.load_checkpoint(compose("bench", words), str(state_run), cpu)
-    entries = [
-        bench.make_entries(compose("bench", words), make("push", pixels=False), c, cpu) for c in ([], [checkpoint])
-    ]
+    checkpoint = load_model(settings_of("bench", words), str(state_run), cpu)
+    env = make("push", pixels=False)
+    entries = [make_entries(settings_of("bench", words), env, models, cpu) for models in ([], [checkpoint])]
     assert vars(entries[0][0].controller) == vars(entries[1][0].controller)
 
 
@@ -511,20 +520,18 @@ class Annealed(CEM):
 def test_a_registered_planner_is_known_by_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(PLANNERS, "annealed", Annealed)
-    config = compose("bench", ["planner=annealed", "planner.cooling=0.3", "planner.samples=8"])
-    planner = common.make_planner(common.as_dict(config.planner), [-1.0], [1.0], 2)
+    monkeypatch.setitem(PLANNERS.parts, "annealed", Annealed)
+    settings = settings_of("bench", ["planner=annealed", "planner.cooling=0.3", "planner.samples=8"])
+    planner = settings.planner.build([-1.0], [1.0], 2)
     assert isinstance(planner, Annealed) and (planner.cooling, planner.samples) == (0.3, 8)
-    refused(["demo", "planner=annealed", "planner.coling=1"], "did you mean cooling", capsys)
-    refused(["demo", "planner=annaeled"], "planner=annaeled is unknown; choose one of: annealed, cem", capsys)
-    words = ["planners=[annealed,cem]", "planner.samples=4"]
-    planned = bench.make_planners(compose("bench", words), [-1.0], [1.0], 2)
-    assert isinstance(planned["annealed"][0].planner, Annealed) and planned["annealed"][0].planner.samples == 4
-    settings = compose("planners", ["settings.annealed.cooling=0.1"]).settings
-    assert (settings.annealed.cooling, settings.annealed.samples) == (0.1, 256)
-    gap = measure_gap("double_integrator", "annealed", common.as_dict(settings.annealed), 2, torch.device("cpu"))
-    assert gap.evaluations > 256
-    refused(["bench", "planners", "planners=[foo]"], "planners: foo is unknown; choose from: .*annealed", capsys)
+    refused(["demo", "planner=annealed", "planner.coling=1"], r"did you mean planner\.cooling", capsys)
+    refused(["demo", "planner=annaeled"], "planner=annaeled is unknown; choose one of: cem, .*, annealed", capsys)
+    (tried,) = settings_of("bench", ["planners=[annealed,cem]", "planner.samples=4"]).tried["annealed"]
+    planned = tried.build([-1.0], [1.0], 2)
+    assert isinstance(planned, Annealed) and planned.samples == 4
+    gap = measure_gap("double_integrator", "annealed", 2, torch.device("cpu"))
+    assert gap.planner == "annealed" and gap.evaluations > 256
+    refused(["bench", "planners", "planners=[foo]"], "planners=foo is unknown; choose one of: .*annealed", capsys)
 
 
 # What is too large, or too old
@@ -534,7 +541,7 @@ def test_a_registered_planner_is_known_by_name(
     ("line", "message"),
     [
         (
-            ("train", "obs=state", "steps=2", "data={run}/data", *TINY[:-3], "batch=2000000000000"),
+            ("train", "obs=state", "steps=2", "data={run}/data", *TINY[:2], *TINY[3:], "batch=2000000000000"),
             "batch=2000000000000",
         ),
         (
@@ -553,11 +560,11 @@ def test_too_much_for_the_memory(
 
 
 def test_memory_errors_of_numpy_and_torch_are_known() -> None:
-    config = compose("train", [])
+    keys = of(settings_of("train", []), "batch")
     for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), ValueError("array is too big; no")):
-        with pytest.raises(UserError, match="batch=96: takes more memory"), common.in_memory(config, "batch"):
+        with pytest.raises(UserError, match="batch=96: takes more memory"), in_memory(keys):
             raise error
-    with pytest.raises(RuntimeError, match="shapes"), common.in_memory(config, "batch"):
+    with pytest.raises(RuntimeError, match="shapes"), in_memory(keys):
         raise RuntimeError("shapes do not fit")
 
 

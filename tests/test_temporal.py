@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, exit_code
 from forearm.cli import main
 from forearm.evaluation.energies import METRICS, Added
 from forearm.evaluation.results import read_results
@@ -93,7 +93,7 @@ def test_train_learns_it_also_later_and_bench_compares_by_it(
     data, out = state_run / "data", tmp_path / "train"
     small = ["temporal.batch=8", "temporal.width=16", "temporal.features=3"]
     train = ["train", f"data={data}", "obs=state", f"out={out}", *TINY, "steps=4", *small]
-    assert main(train) == 0
+    assert exit_code(train) == 0
     checkpoint = out / "checkpoint"
     before = (checkpoint / "model.safetensors").read_bytes()
     assert not (checkpoint / "temporal.safetensors").exists()
@@ -106,10 +106,10 @@ def test_train_learns_it_also_later_and_bench_compares_by_it(
     assert not (tmp_path / "no").exists()
 
     later = [*train, "resume=true", "temporal.steps=3"]
-    assert main(later) == 0
+    assert exit_code(later) == 0
     weights = (checkpoint / "temporal.safetensors").read_bytes()
     assert (checkpoint / "model.safetensors").read_bytes() == before
-    assert main(later) == 0
+    assert exit_code(later) == 0
     assert (checkpoint / "temporal.safetensors").read_bytes() == weights, "one that is there stays"
     assert main([*bench, f"out={tmp_path / 'bench'}"]) == 0
     rows = read_results(tmp_path / "bench" / "results.json").rows
@@ -128,10 +128,10 @@ def test_stopped_while_it_learns_it_is_gone_on_with(
     train = ["train", f"data={state_run / 'data'}", "obs=state", f"out={out}", *TINY, "steps=2", "temporal.steps=2"]
     with monkeypatch.context() as patch:
         patch.setattr(temporal, "fit", stopped)
-        assert main([*train, "temporal.batch=8"]) == 130
+        assert exit_code([*train, "temporal.batch=8"]) == 130
     assert f"to go on, forearm train resume=true out={out}" in capsys.readouterr().err
     assert Checkpoint.load(out / "checkpoint").temporal is None
-    assert main([*train, "temporal.batch=8", "resume=true"]) == 0
+    assert exit_code([*train, "temporal.batch=8", "resume=true"]) == 0
     assert Checkpoint.load(out / "checkpoint").temporal is not None
 
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_is_told_before_training(
     setting: str, message: str, state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = ["train", f"data={state_run / 'data'}", "obs=state", f"out={tmp_path / 'out'}", *TINY, *setting.split()]
-    assert main(train) == 2
+    assert exit_code(train) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY
-from forearm.cli import main
+from conftest import TINY, exit_code
 from forearm.models.checkpoint import Checkpoint
 from forearm.training.heads import Recorded
 from forearm.training.loop import Trainer, TrainingSettings
@@ -29,7 +28,7 @@ EVERY = ("log_every=2", "validate_every=4", "save_every=3")
 
 
 def train(data: Path, out: Path, *settings: str) -> int:
-    return main(["train", f"data={data}", "obs=state", f"out={out}", *TINY, *settings])
+    return exit_code(["train", f"data={data}", "obs=state", f"out={out}", *TINY, *settings])
 
 
 def files(folder: Path) -> dict[Path, bytes]:

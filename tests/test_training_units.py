@@ -64,8 +64,8 @@ def learned(data: Recordings, out: Path) -> tuple[dict[str, Tensor], dict[str, f
         grounding = trainer._modules["grounding.tracked"].state_dict()
         model.eval().requires_grad_(False)
         recorded = Recorded.embed(model, data, tracked)
-        refine_readout(model, recorded, ReadoutSettings(4, 8, 8, 2), 0, "fp32")
-        prior = train_prior(model, recorded, PriorSettings(4, 8, width=8, depth=1), 0, "fp32")
+        refine_readout(model, recorded, ReadoutSettings(steps=4, batch=8, width=8, horizon=2), 0, "fp32")
+        prior = train_prior(model, recorded, PriorSettings(steps=4, batch=8, width=8, depth=1), 0, "fp32")
     heads = {"grounding": grounding, "prior": prior.state_dict(), "model": model.state_dict()}
     tensors = {f"{head}.{name}": value for head, held in heads.items() for name, value in held.items()}
     return tensors, read_log(out)[-1]
