@@ -274,6 +274,11 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def by_key(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are given, groups as settings or mappings among them, by the dotted keys of the command line."""
+    return {name.removesuffix(".name"): value for name, value in flat(tree(given)).items()}
+
+
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as nested values; `planner=mppi` beside `planner.samples=64` is the group's name."""
     found: dict[str, Any] = {}
@@ -311,5 +316,4 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """What `config.yaml` says, by dotted key; groups by their names, as they are given."""
     import yaml
 
-    held = flat(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
-    return {name.removesuffix(".name"): value for name, value in held.items()}
+    return by_key(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
