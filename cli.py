@@ -15,7 +15,6 @@ from typing import Any
 
 from .console import Interrupts, enduring_output, terminable
 from .errors import UserError
-from .registry import add_plugin
 from .version import __version__
 
 PROG = "forearm"
@@ -122,6 +121,10 @@ def run(command: Command, words: Sequence[str]) -> int:
 
 def _with_plugins(arguments: list[str]) -> list[str]:
     """What is left of the arguments when plug-ins are taken note of."""
+    if not any(word.partition("=")[0] == "--plugin" for word in arguments):
+        return arguments
+    from .registry import add_plugin
+
     rest, plugin = [], False
     for word in arguments:
         if plugin or word.startswith("--plugin="):

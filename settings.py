@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -141,22 +141,17 @@ def no_such_key(name: str, value: Any, known: Iterable[str], owner: str) -> Sett
     return SettingError(f"{name}={shown(value)}: {has} no key '{name}'{hint} Known: {', '.join(known)}")
 
 
-class prefixed:  # noqa: N801 (a context manager, used like a function)
-    """Puts a group's name before the key that a check names."""
-
-    def __init__(self, group: str) -> None:
-        self.group = group
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        plain = isinstance(error, ValueError) and (not isinstance(error, UserError) or isinstance(error, SettingError))
-        if plain and self.group:
-            own = str(error)
-            chosen = own.startswith("name=")  # of a group, which is chosen by its key
-            raise SettingError(f"{self.group[:-1]}{own[4:]}" if chosen else f"{self.group}{own}") from None
-        if plain and not isinstance(error, UserError):
-            raise SettingError(str(error)) from None
+@contextmanager
+def prefixed(group: str) -> Iterator[None]:
+    """Puts a group's name before the key that a check names; a plain ValueError, of a part's own checks, too."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, UserError) and not isinstance(error, SettingError):
+            raise
+        about = str(error)
+        chosen = group and about.startswith("name=")  # of a group, which is chosen by its own key
+        raise SettingError(f"{group[:-1]}{about[4:]}" if chosen else f"{group}{about}") from None
 
 
 def fitted(name: str, value: Any, hint: Any, default: Any = MISSING) -> Any:
@@ -279,6 +274,11 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def by_key(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are given, groups as settings or mappings among them, by the dotted keys of the command line."""
+    return {name.removesuffix(".name"): value for name, value in flat(tree(given)).items()}
+
+
 def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys as nested values; `planner=mppi` beside `planner.samples=64` is the group's name."""
     found: dict[str, Any] = {}
@@ -316,5 +316,4 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """What `config.yaml` says, by dotted key; groups by their names, as they are given."""
     import yaml
 
-    held = flat(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
-    return {name.removesuffix(".name"): value for name, value in held.items()}
+    return by_key(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))

@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,20 +35,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from forearm.commands.doctor import machine
 from forearm.envs import World, make
 from forearm.evaluation.bench import Entry, run_entry, warm_up
 from forearm.evaluation.closed_loop import Batch, run_episodes
-from forearm.evaluation.controllers import SEEDS, LatentMPC, action_space, tensors
+from forearm.evaluation.controllers import SEEDS, LatentMPC, Learned, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
-from forearm.evaluation.proposals import ProposalSettings
 from forearm.evaluation.results import Row, markdown, plan_times, read_results, table, write_results
+from forearm.evaluation.settings import PlannerSettings, PlanningSettings, action_space
 from forearm.evaluation.timing import in_turns
+from forearm.machine import machine
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_int8
 from forearm.models.world_model import WorldModel
-from forearm.planner import make_planner
+from forearm.planner import CEM
 from forearm.planner.compilation import Backend
 from peer_planners import (
     ACTIONS,
@@ -75,22 +76,23 @@ HORIZON = 6
 
 BUDGETS = tuple(Budget(*size) for size in ((32, 2), (32, 3), (40, 3), (48, 3), (64, 3), (64, 4), (128, 5)))
 """In closed loop."""
-EVENT_TRIGGERED = {"replan_above": 0.1}  # chosen on other goals (docs/ablations.md)
-WAYS: dict[str, dict[str, tuple[Backend, str, dict[str, float]]]] = {
+ALWAYS = -math.inf
+EVENT_TRIGGERED = 0.1  # chosen on other goals (docs/ablations.md)
+WAYS: dict[str, dict[str, tuple[Backend, str, float]]] = {
     "cpu": {
-        "": ("eager", "auto", {}),
-        ", compiled": ("inductor", "auto", {}),
-        **({", compiled, int8": ("inductor", "int8", {})} if cpu_has_int8() else {}),
+        "": ("eager", "auto", ALWAYS),
+        ", compiled": ("inductor", "auto", ALWAYS),
+        **({", compiled, int8": ("inductor", "int8", ALWAYS)} if cpu_has_int8() else {}),
         ", compiled, event-triggered": ("inductor", "int8" if cpu_has_int8() else "auto", EVENT_TRIGGERED),
     },
     "cuda": {
-        "": ("eager", "auto", {}),
-        ", replayed": ("cudagraphs", "auto", {}),
-        ", fused": ("inductor", "auto", {}),
+        "": ("eager", "auto", ALWAYS),
+        ", replayed": ("cudagraphs", "auto", ALWAYS),
+        ", fused": ("inductor", "auto", ALWAYS),
         ", fused, event-triggered": ("inductor", "auto", EVENT_TRIGGERED),
     },
 }
-"""In which ours plan in closed loop, by the device: backend, precision and further settings."""
+"""In which ours plan in closed loop, by the device: backend, precision and `replan_above`."""
 TIMED = 10
 """Goals whose episodes are timed."""
 ONE_OF_EACH = "stable-worldmodel CEM,pytorch-icem,pytorch-mppi,mbrl,torch-world"
@@ -178,15 +180,14 @@ def closed_loop(
     models = [{user: Checkpoint.load(folder, device).model for user in users} for folder in checkpoints]
     for of, budget in product(models, budgets):
         model = of["peers"]
-        space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
         size = "{width} x {depth}".format(**model.architecture.predictor_settings)
         predictor = f", predictor {size}" if len(checkpoints) > 1 else ""
         labels = {"samples": budget.samples, "iterations": budget.iterations, "horizon": HORIZON, "energy": "mse, min"}
-        for words, (backend, precision, more) in ways.items():
-            settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
-            planner = make_planner("cem", space, **settings, **more)
-            proposals = ProposalSettings(hold=bool(more))
-            mine = LatentMPC(env, of[precision], planner, {}, device, precision, execute_steps=1, proposals=proposals)
+        for words, (backend, precision, enough) in ways.items():
+            search = CEM(samples=budget.samples, iterations=budget.iterations, backend=backend, replan_above=enough)
+            planner = PlannerSettings(search=search, horizon=HORIZON, hold=search.event_triggered)
+            settings = PlanningSettings(planner=planner, execute_steps=1, precision=precision)
+            mine = LatentMPC(env, Learned(of[precision]), settings, device)
             entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):

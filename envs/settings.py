@@ -14,9 +14,6 @@ from .check import check_world
 from .registry import WORLDS, make_world, parameters
 from .world import World
 
-OBS = ("pixels", "state", "pixels+proprio")
-"""What a model may see: parts of an observation, joined by +."""
-
 
 @dataclass(frozen=True)
 class EnvSettings:

@@ -29,6 +29,8 @@ from .facts import WorldFacts
 FORMAT = 1
 DTYPES = {"pixels": "uint8", "proprio": "float32", "state": "float32", "action": "float32", "sim": "float64"}
 OPTIONAL = {"pixels", "proprio"}
+OBS = ("pixels", "state", "pixels+proprio")
+"""What a model may see: parts of an observation, joined by +."""
 
 _DTYPE_NAMES = {"U8": "uint8", "F32": "float32", "F64": "float64"}
 # One metadata key: safetensors writes several in random order, and the same episode should be the same bytes.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..envs.settings import OBS, EnvSettings
+from ..envs.settings import EnvSettings
 from ..episodes import Recordings, RecordRequest, record
+from ..episodes.store import OBS
 from ..errors import UserError
 from ..settings import SettingError, at_least, key, one_of, shown
 

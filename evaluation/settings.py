@@ -13,7 +13,8 @@ import torch
 
 from ..devices import Compute
 from ..envs.registry import WORLDS
-from ..envs.settings import OBS, EnvSettings
+from ..envs.settings import EnvSettings
+from ..episodes.store import OBS
 from ..models.precision import PLANNING_PRECISIONS
 from ..planner import CEM, PLANNERS, ActionSpace, Planner
 from ..planner.actions import Spline

@@ -76,7 +76,7 @@ if __name__ == "__main__":
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/own_environment")
     check_world(reacher())
     run("record", "env=reacher", "obs=state", "episodes=120", "workers=1", f"out={out / 'data'}")
-    small = ("model.features=64", "model.predictor_width=128", "model.encoder_width=64", "threads=1")
+    small = ("model.predictor_width=128", "threads=1")
     run("train", f"data={out / 'data'}", "obs=state", "steps=600", "batch=96", f"out={out / 'train'}", *small)
     run(
         *("bench", "env=reacher", "obs=state", f"checkpoint={out / 'train' / 'checkpoint'}", f"out={out / 'bench'}"),

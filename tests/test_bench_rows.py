@@ -7,21 +7,24 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import forearm
 import numpy as np
 import pytest
 import torch
-from forearm.cli import compose, main
-from forearm.commands.bench import make_planners
+from conftest import settings_of
+from forearm.cli import main
 from forearm.envs import ArmEnv, make
+from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import Batch
-from forearm.evaluation.controllers import LatentMPC, PriorController, RandomController, action_space
+from forearm.evaluation.controllers import LatentMPC, Learned, PriorController, RandomController
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.results import cells, pool, read_results, remarks
+from forearm.evaluation.settings import PlannerSettings, PlanningSettings, action_space
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import make_planner
+from forearm.planner import CEM
 
 COUNT = 3
 
@@ -45,8 +48,8 @@ def model(readout: int = 0) -> WorldModel:
 
 
 def planning(env: ArmEnv, of: WorldModel) -> LatentMPC:
-    planner = make_planner("cem", action_space([-1] * 5, [1] * 5, 3, 2), samples=8, iterations=1)
-    return LatentMPC(env, of, planner, {"reduce": "min"})
+    planner = PlannerSettings(search=CEM(samples=8, iterations=1), horizon=3)
+    return LatentMPC(env, Learned(of), PlanningSettings(planner=planner, execute_steps=2, precision="fp32"))
 
 
 class Raises(RandomController):
@@ -152,11 +155,9 @@ def test_the_same_trial_twice_is_refused(words: list[str], said: str, capsys: py
 
 
 def test_a_budget_that_says_what_is_said_already_is_taken_once() -> None:
-    config = compose(
-        "bench", ["planners=[cem,mppi]", "budgets=[own,128x5]", "planner.samples=128", "planner.iterations=5"]
-    )
-    planned = make_planners(config, [-1.0] * 5, [1.0] * 5, 2)
-    budgets = {name: [(p.labels["samples"], p.labels["iterations"]) for p in its] for name, its in planned.items()}
+    words = ["planners=[cem,mppi]", "budgets=[own,128x5]", "planner.samples=128", "planner.iterations=5"]
+    searches = {name: [one.planner.search for one in its] for name, its in settings_of("bench", words).tried.items()}
+    budgets = {name: [(search.samples, search.iterations) for search in its] for name, its in searches.items()}
     assert budgets["cem"] == [(128, 5)]
     assert len(budgets["mppi"]) == len(set(budgets["mppi"]))
 
@@ -177,18 +178,18 @@ def test_the_priors_row_has_settings_of_its_own(reach: ArmEnv, goals: GoalManife
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("setting", "said"),
     [
-        ("prior_alone.execute_steps=7", r"prior_alone.execute_steps=7: must lie in 1 … 6"),
-        ("prior_alone.execute_steps=0", r"prior_alone.execute_steps=0: must lie in 1 … 6"),
-        ("prior_alone.temperature=-0.1", r"prior_alone.temperature=-0.1: must not be negative"),
+        ({"execute_steps": 7}, r"prior_alone\.execute_steps=7: must lie in 1 … 6"),
+        ({"execute_steps": 0}, r"prior_alone\.execute_steps=0: must be at least 1"),
+        ({"temperature": -0.1}, r"prior_alone\.temperature=-0\.1: must not be negative"),
     ],
 )
-def test_settings_that_a_prior_cannot_act_by_are_refused(
-    words: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "env=pickplace", "obs=state", "planners=[prior]", words, "out=never"]) == 2
-    assert re.search(said, capsys.readouterr().err)
+def test_settings_that_a_prior_cannot_act_by_are_refused(setting: dict[str, float], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        forearm.evaluate(
+            env="pickplace", obs="state", planners=["prior"], prior_alone=setting, progress=False, out=tmp_path / "no"
+        )
 
 
 def test_what_is_not_timed_alone_has_its_share_of_the_batch(reach: ArmEnv, goals: GoalManifest) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forearm.cli import compose
-from forearm.commands.bench import load_goals
+from conftest import settings_of
 from forearm.envs import TASKS, ArmEnv, make
 from forearm.episodes import RecordRequest
 from forearm.episodes.recorder import record_episode
@@ -21,17 +20,17 @@ from forearm.evaluation.controllers import (
     ExpertController,
     HoldController,
     LatentMPC,
+    Learned,
     RandomController,
     SimulatorMPC,
-    action_space,
 )
 from forearm.evaluation.energies import Box, CommandedTips
 from forearm.evaluation.films import film
-from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
-from forearm.evaluation.proposals import ProposalSettings
+from forearm.evaluation.goals import GoalError, GoalManifest, find_goals, make_goals
+from forearm.evaluation.settings import EnergySettings, PlannerSettings, PlanningSettings, action_space
 from forearm.evaluation.timing import FEWEST, WARM_UP, in_turns
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import make_planner
+from forearm.planner import CEM, make_planner
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -162,23 +161,23 @@ def test_goals_are_those_asked_for(reach: ArmEnv, reach_goals: GoalManifest, tmp
     path = tmp_path / "goals.safetensors"
     reach_goals.save(path)
     for episodes, count in ((2, 2), (COUNT, COUNT), (99, COUNT)):
-        config = compose("bench", ["env=reach", "obs=state", f"goals={path}", f"episodes={episodes}"])
-        assert load_goals(config, reach).sha256 == reach_goals.first(count).sha256
+        settings = settings_of("bench", ["env=reach", "obs=state", f"goals={path}", f"episodes={episodes}"])
+        assert find_goals(settings, reach).sha256 == reach_goals.first(count).sha256
     with pytest.raises(UserError, match="made for env=reach, not for this env=push"):
-        load_goals(compose("bench", ["env=push", f"goals={path}"]), make("push", pixels=False))
+        find_goals(settings_of("bench", ["env=push", f"goals={path}"]), make("push", pixels=False))
 
 
 # The closed loop
 
 
-def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, **energy: Any) -> LatentMPC:
+def imagination(env: ArmEnv, samples: int = 8, chunk: int = 2, hold: bool = False, **energy: Any) -> LatentMPC:
     torch.manual_seed(0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5, chunk=chunk, latent=6)).eval()
     for parameter in model.predictor.parameters():
         torch.nn.init.normal_(parameter)
-    space = action_space([-1] * 5, [1] * 5, 3, chunk)
-    planner = make_planner("cem", space, samples=samples, iterations=2)
-    return LatentMPC(env, model, planner, {"reduce": "min", **energy})
+    planner = PlannerSettings(search=CEM(samples=samples, iterations=2), horizon=3, hold=hold)
+    planning = PlanningSettings(planner=planner, energy=EnergySettings(**energy), execute_steps=chunk, precision="fp32")
+    return LatentMPC(env, Learned(model), planning)
 
 
 def controllers(env: ArmEnv) -> dict[str, Controller]:
@@ -211,8 +210,7 @@ def test_problems_in_lockstep_are_problems_alone(reach: ArmEnv, reach_goals: Goa
 def test_one_candidate_keeps_still_where_that_is_asked(
     reach: ArmEnv, reach_goals: GoalManifest, hold: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    controller = imagination(reach)
-    controller.proposals = ProposalSettings(hold=hold)
+    controller = imagination(reach, hold=hold)
     imagined: list[torch.Tensor] = []
     rollout = controller.model.rollout
 
@@ -246,9 +244,8 @@ def test_plans_keep_out_of_a_box(reach: ArmEnv, reach_goals: GoalManifest) -> No
     x, y, z = reach.tip
     box = f"{x - 0.3},{y - 0.3},{z - 0.2}..{x + 0.3},{y - 0.02},{z + 0.2}"
     inside = []
-    for weight in (0.0, 1e4):
-        weights = {"goal": 1e-14, "keep_out": weight}  # an untrained model's energies are astronomical
-        controller = imagination(reach, samples=64, keep_out=box, weights=weights)
+    for weight in (0.0, 1e18):  # an untrained model's energies are astronomical
+        controller = imagination(reach, samples=64, keep_out=box, keep_out_weight=weight)
         episodes = run_episodes(reach, manifest, controller, seed=0)
         inside.append(int(Box.parse(box).contains(tips(reach, episodes)).sum()))
     assert inside[0] > 3 and inside[1] == 0
@@ -259,8 +256,8 @@ def test_goal_and_control_are_clipped_together_and_a_box_does_not(reach: ArmEnv,
     everywhere = "-9,-9,-9..9,9,9"
     found = {}
     for weight in (0.0, 1.0):
-        weights = {"goal": 1.0, "control": 1.0, "keep_out": weight}
-        controller = imagination(reach, samples=16, keep_out=everywhere, weights=weights, clip=0.5)
+        weights = {"control": 1.0, "keep_out": everywhere, "keep_out_weight": weight}
+        controller = imagination(reach, samples=16, clip=0.5, **weights)
         run_episodes(reach, manifest, controller, seed=0)
         found[weight] = controller.energies[0].item()
     assert found[0.0] == 0.5 and found[1.0] > 0.5

@@ -15,12 +15,13 @@ from forearm.episodes.store import Column
 from forearm.evaluation import closed_loop, handling, timing
 from forearm.evaluation.bench import Entry, run_entry, success_by_task, tips
 from forearm.evaluation.closed_loop import Batch, Episodes, run_episodes
-from forearm.evaluation.controllers import SEEDS, HoldController, RandomController, action_space
+from forearm.evaluation.controllers import SEEDS, HoldController, RandomController
 from forearm.evaluation.energies import Added, Box, EarlyRelease, Remembering
 from forearm.evaluation.foresight import AHEAD, Foreseen, execute, foresight
 from forearm.evaluation.goals import HOLD, GoalError, GoalManifest, goals_ahead, make_goals
-from forearm.evaluation.planners import Gap, gap_table, measure_gap
+from forearm.evaluation.planners import BUDGETS, Gap, gap_table, measure_gap
 from forearm.evaluation.results import Row, cells, markdown, ordered, percent, plan_times, pool, table
+from forearm.evaluation.settings import action_space
 from forearm.evaluation.statistics import compare_paired, wilson
 from forearm.evaluation.timing import WARM_UP, Products, in_turns, time_plans, time_table
 from forearm.models.world_model import Architecture, WorldModel
@@ -606,11 +607,11 @@ def test_edges_of_the_statistics() -> None:
 
 def test_gaps_are_shares_of_the_optimum_above_it() -> None:
     problem = double_integrator()
-    gap = measure_gap("double_integrator", "cem", {"samples": 16, "iterations": 3}, 4, torch.device("cpu"))
-    planner = make_planner("cem", problem.space, samples=16, iterations=3)
+    gap = measure_gap("double_integrator", "cem", 4, torch.device("cpu"))
+    planner = make_planner("cem", problem.space, **BUDGETS["cem"])
     above = (planner.plan(problem.energy, planner.init(4)).energy.double() / problem.optimum - 1).tolist()
     assert gap.gap_worst == pytest.approx(max(above)) and gap.gap_median == pytest.approx(sorted(above)[1])
-    assert (gap.evaluations, gap.seeds) == (48, 4) and 0 < gap.plan_ms_p50 <= gap.plan_ms_p95 < 1e4
+    assert (gap.evaluations, gap.seeds) == (256 * 12, 4) and 0 < gap.plan_ms_p50 <= gap.plan_ms_p95 < 1e4
     line = gap_table([Gap("lqr", "cem", 4, 48, 0.0123, 0.4567, 1.234, 5.678)]).splitlines()[-1]
     assert [cell.strip() for cell in line.split("|")[1:-1]] == ["lqr", "cem", "1.23 / 45.67", "48", "1.23 / 5.68"]
 

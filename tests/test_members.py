@@ -6,24 +6,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forearm
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, exit_code
 from forearm import models
-from forearm.cli import main
 from forearm.envs import ArmEnv, make
 from forearm.envs.tasks import place_holding, place_object
-from forearm.evaluation.controllers import action_space
 from forearm.evaluation.energies import EarlyRelease
 from forearm.evaluation.foresight import Foreseen, Foresight, foresight
 from forearm.evaluation.proposals import PriorRollouts
-from forearm.evaluation.results import read_results
+from forearm.evaluation.settings import EnergySettings, action_space
 from forearm.evaluation.timing import time_plans
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import LatentEnergy, make_planner
+from forearm.planner import CEM, LatentEnergy, make_planner
 from forearm.training import loop
 from forearm.training.loop import Trainer, TrainingSettings, read_log
 from forearm.training.members import draw_lots, members_loss
@@ -213,7 +212,7 @@ def test_lots_are_drawn_by_episode_and_leave_none_out() -> None:
 
 def train(run: Path, out: Path, *settings: str) -> None:
     steps = ("steps=6", "log_every=2", "validate_every=3", "save_every=3")
-    assert main(["train", f"data={run / 'data'}", "obs=state", f"out={out}", *TINY, *steps, *settings]) == 0
+    assert exit_code(["train", f"data={run / 'data'}", "obs=state", f"out={out}", *TINY, *steps, *settings]) == 0
 
 
 def test_one_member_trains_as_it_did(state_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,16 +250,18 @@ def test_several_members_are_trained_resumed_and_planned_with(
     first, second = (member.get_parameter("change.weight") for member in (model.predictor, model.others[0]))
     assert first.any() and second.any() and not torch.equal(first, second)
 
-    bench = ["bench", "env=push", "obs=state", f"checkpoint={out / 'checkpoint'}", f"out={tmp_path / 'bench'}"]
-    bench += ["planners=[cem]", "episodes=2", "planner_seeds=[0]", "planner.samples=4", "planner.iterations=1"]
-    cautious = [
-        "energy.ensemble=mean_std",
-        "energy.ensemble_k=2",
-        "energy.disagreement=0.5",
-        "energy.weights.release=1",
-    ]
-    assert main([*bench, *cautious, "video_episodes=0", "threads=1"]) == 0
-    (row,) = read_results(tmp_path / "bench" / "results.json").rows
+    cautious = EnergySettings(ensemble="mean_std", ensemble_k=2.0, disagreement=0.5, release=1.0)
+    found = forearm.evaluate(
+        out / "checkpoint",
+        energy=cautious,
+        planner=CEM(samples=4, iterations=1),
+        planners=["own"],
+        episodes=2,
+        device="cpu",
+        threads=1,
+        progress=False,
+    )
+    (row,) = found.rows
     assert row.energy == "mse, min, mean + 2 std + 1 release + 0.5 disagreement"
     assert row.plan_error_cm is not None and np.isfinite(row.plan_error_cm)
 

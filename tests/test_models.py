@@ -15,15 +15,16 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.evaluation.closed_loop import observe_goals, stack
-from forearm.evaluation.controllers import LatentMPC, action_space
+from forearm.evaluation.controllers import LatentMPC, Learned
 from forearm.evaluation.goals import make_goals
+from forearm.evaluation.settings import PlannerSettings, PlanningSettings
 from forearm.evaluation.timing import Products
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.encoders import ENCODERS, VectorEncoder
 from forearm.models.metric import slow_metric
 from forearm.models.predictor import PREDICTORS, PairLayer
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import make_planner
+from forearm.planner import PLANNERS
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parent.parent
@@ -173,8 +174,8 @@ def test_observation_and_goal_are_encoded_once_a_plan(
     env = make("reach", pixels=False)
     manifest = make_goals(env, 2, seed=0)
     model = WorldModel(Architecture({"state": [9]}, {"state": "mlp"}, action_size=5)).eval()
-    planner = make_planner(name, action_space([-1] * 5, [1] * 5, 3, 2), samples=samples, iterations=iterations)
-    controller = LatentMPC(env, model, planner, {"distance": "mse"})
+    planner = PlannerSettings(search=PLANNERS[name](samples=samples, iterations=iterations), horizon=3)
+    controller = LatentMPC(env, Learned(model), PlanningSettings(planner=planner, execute_steps=2))
     encode, batches = model.encode, []
 
     def counted(observation: dict[str, Tensor]) -> Tensor:

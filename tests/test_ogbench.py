@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY
-from forearm.cli import compose, main
+from conftest import TINY, exit_code
+from forearm.cli import main
 from forearm.envs import check_world, make_policy, make_world
 from forearm.envs.ogbench_world import OgbenchWorld, SceneWorld
 from forearm.episodes import Dataset, RecordRequest
@@ -16,6 +16,8 @@ from forearm.errors import UserError
 from forearm.evaluation.closed_loop import run_episodes
 from forearm.evaluation.controllers import ExpertController, HoldController
 from forearm.evaluation.goals import GoalError, GoalManifest, goals_ahead, make_goals
+from forearm.presets import suited
+from forearm.training.settings import TrainSettings
 
 pytest.importorskip("ogbench", reason="OGBench is an extra: pip install 'forearm[ogbench]'")
 pytestmark = pytest.mark.filterwarnings("ignore:.*DISPLAY")  # of the viewer that it imports, where there is none
@@ -190,10 +192,10 @@ def test_from_record_to_bench(tmp_path: Path, single: OgbenchWorld, capsys: pyte
     env = ("env=ogbench/cube-single", "obs=state")
     data, train = tmp_path / "data", tmp_path / "train"
     assert main(["record", *env, "episodes=3", "length=60", "workers=1", f"out={data}"]) == 0
-    preset = compose("train", [f"data={data}", "obs=state"])
+    preset = suited(TrainSettings, {"obs": "state"}, "ogbench/cube-single")
     assert (preset.model.latent, preset.ridge, preset.batch) == (96, 0.01, 256), "of the two together, then of either"
     heads = ("readout.steps=2", "readout.width=8", "prior.steps=2", "prior.batch=8", "prior.width=16", "prior.depth=1")
-    assert main(["train", f"data={data}", "obs=state", "steps=4", f"out={train}", *TINY, *heads]) == 0
+    assert exit_code(["train", f"data={data}", "obs=state", "steps=4", f"out={train}", *TINY, *heads]) == 0
     small = ("planners=[cem,zero]", "planner_seeds=[0]", "planner.samples=4", "planner.iterations=1")
     bench = ["bench", *env, f"checkpoint={train / 'checkpoint'}", *small, "video_episodes=0", "threads=1"]
     assert main([*bench, f"goals={data}", "ahead=20", "episodes=2", f"out={tmp_path / 'ahead'}"]) == 0

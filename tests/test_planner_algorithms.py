@@ -209,7 +209,7 @@ def test_gradient_needs_something_to_differentiate() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("cme", {}, "planner='cme': choose one of cem, icem, mppi"),
+        ("cme", {}, "planner=cme is unknown; choose one of: cem, icem, mppi"),
         ("cem", {"sample": 3}, "sample=3: planner 'cem' has no such setting; choose from samples"),
         ("cem", {"samples": 1}, "samples=1"),
         ("cem", {"elites": 30}, "elites=30"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
-from forearm.evaluation.controllers import action_space
+from forearm.evaluation.settings import action_space
 from forearm.models import precision
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import Precision, cpu_has_bf16, cpu_has_int8, rollout_precision
@@ -106,19 +106,18 @@ def test_two_controllers_on_one_model_keep_their_precisions(model: WorldModel) -
 def test_demo_acts_alike_for_two_goals_and_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the default precision, which on a CPU that has it is bfloat16 for the shipped model of push. MPPI's actions
     depend on all energies to the last bit."""
-    from forearm.commands import demo
-    from forearm.evaluation import closed_loop
+    from forearm.evaluation import measure
 
     acted: list[np.ndarray] = []
-    run_episodes = closed_loop.run_episodes
+    run_episodes = measure.run_episodes
 
     def watched(env: Any, goals: Any, *rest: Any) -> Any:
         episodes = run_episodes(env, replace(goals, budget=3), *rest)
         acted.append(np.stack(list(episodes.states)))
         return episodes
 
-    monkeypatch.setattr(closed_loop, "run_episodes", watched)
-    monkeypatch.setattr(demo, "write_film", lambda *_: None)
+    monkeypatch.setattr(measure, "run_episodes", watched)
+    monkeypatch.setattr(measure, "write_film", lambda *_: None)
     for episodes in (2, 6):
         words = f"demo env=push planner=mppi episodes={episodes} planner.samples=24 planner.iterations=2 threads=1"
         run(words, f"out={tmp_path / str(episodes)}")

@@ -14,13 +14,24 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes, stack
-from forearm.evaluation.controllers import LatentMPC, action_space, tensors
+from forearm.evaluation.controllers import LatentMPC, tensors
 from forearm.evaluation.energies import METRICS
 from forearm.evaluation.goals import make_goals
+from forearm.evaluation.settings import EnergySettings, PlannerSettings, PlanningSettings, action_space
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.temporal import TemporalArchitecture, TemporalDistance
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import PLANNERS, ControlEnergy, Energy, KeepOut, LatentEnergy, Planner, TensorEnergy, make_planner
+from forearm.planner import (
+    CEM,
+    PLANNERS,
+    ControlEnergy,
+    Energy,
+    KeepOut,
+    LatentEnergy,
+    Planner,
+    TensorEnergy,
+    make_planner,
+)
 from forearm.planner.capture import Captured, OpaqueError, Parts, together
 from forearm.planner.compilation import Fast
 from torch import Tensor, nn
@@ -281,14 +292,20 @@ def test_all_that_a_controller_charges_says_what_it_depends_on() -> None:
     """Nothing of Forearm's own falls back to eager plans on a GPU without a word."""
     checkpoint = Checkpoint.load(SHIPPED / "pickplace-state")
     env = make("pickplace", pixels=False)
-    weights = {"goal": 1.0, "control": 0.1, "release": 1.0, "prior": 0.1, "keep_out": 1.0}
-    space = action_space([-1.0] * 5, [1.0] * 5, 9, 2)
-    planner = make_planner("cem", space, samples=8, iterations=1)
-    settings = {"metric": "object", "clip": 0.1, "keep_out": "0.4,-0.05,0..0.5,0.05,0.2", "weights": weights}
-    controller = LatentMPC(env, checkpoint.model, planner, settings, prior=checkpoint.prior)
+    energy = EnergySettings(
+        metric="object",
+        clip=0.1,
+        control=0.1,
+        release=1.0,
+        prior=0.1,
+        keep_out="0.4,-0.05,0..0.5,0.05,0.2",
+        keep_out_weight=1.0,
+    )
+    planner = PlannerSettings(search=CEM(samples=8, iterations=1), horizon=9)
+    controller = LatentMPC(env, checkpoint, PlanningSettings(planner=planner, energy=energy))
     run_episodes(env, replace(make_goals(env, 1, 0), budget=1), controller, 0)
-    energy = controller._make_energy(tensors(controller.model, stack([env.observe()]), "cpu"))
-    assert len(Parts().take(energy)) > 1  # pyright: ignore[reportArgumentType]
+    charged = controller._make_energy(tensors(controller.model, stack([env.observe()]), "cpu"))
+    assert len(Parts().take(charged)) > 1  # pyright: ignore[reportArgumentType]
     added = METRICS["slow+temporal"](checkpoint.model, TemporalDistance(TemporalArchitecture(32)))
     assert len(Parts().take(added)) > 1  # pyright: ignore[reportArgumentType]
     env.close()

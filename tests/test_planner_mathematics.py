@@ -4,13 +4,13 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import forearm
 import pytest
 import torch
+from conftest import settings_of
+from forearm.evaluation.settings import PlannerSettings
 from forearm.planner import (
     CEM,
     ICEM,
@@ -39,7 +39,7 @@ from forearm.planner.gaussian import GaussianPlanner, by_rank
 from forearm.planner.gradient import adam_step
 from forearm.planner.mppi import temperature_for
 from forearm.planner.problems import PROBLEMS, corridor, double_integrator, riccati, stiff_double_integrator
-from omegaconf import OmegaConf
+from forearm.settings import tree
 from torch import Tensor
 
 EVERY = pytest.mark.parametrize("name", PLANNERS)
@@ -73,12 +73,8 @@ def watched(energy: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tens
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-def test_python_and_yaml_have_the_same_defaults_but_for_the_budget(name: str) -> None:
-    file = Path(forearm.__file__).parent / "configs" / "planner" / f"{name}.yaml"
-    planner = make_planner(name, LINE)
-    for key, value in OmegaConf.load(file).items():
-        if key not in ("defaults", "name") and (key not in ("samples", "iterations") or name == "gradient"):
-            assert getattr(planner, str(key)) == value, key
+def test_python_and_the_command_line_have_the_same_defaults(name: str) -> None:
+    assert tree(settings_of("bench", [f"planner={name}"]).planner) == tree(PlannerSettings(search=PLANNERS[name]()))
 
 
 ALLOWED: list[tuple[str, dict[str, Any]]] = [

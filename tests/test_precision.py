@@ -6,13 +6,14 @@ import pytest
 import torch
 from forearm.envs import make
 from forearm.errors import UserError
-from forearm.evaluation.controllers import LatentMPC, action_space
+from forearm.evaluation.controllers import LatentMPC, Learned
+from forearm.evaluation.settings import PlannerSettings, PlanningSettings, action_space
 from forearm.models import precision
 from forearm.models.precision import QUANTISED, WIDE, Int8Linear, cpu_has_int8, quantised, rollout_precision
 from forearm.models.predictor import PREDICTORS
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import LatentEnergy, make_planner
+from forearm.planner import CEM, PLANNERS, LatentEnergy, make_planner
 from torch import nn
 
 needs_int8 = pytest.mark.skipif(not cpu_has_int8(), reason="no VNNI")
@@ -49,8 +50,8 @@ def test_bfloat16_is_for_models_wide_enough_to_gain(width: int, chosen: str, mon
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     model = world_model("residual", width)
     assert model.width == width
-    planner = make_planner("cem", action_space([-1.0] * 5, [1.0] * 5, 2, model.chunk), samples=4, iterations=1)
-    controller = LatentMPC(make("reach", pixels=False), model, planner, {}, precision="auto")
+    planning = PlanningSettings(planner=PlannerSettings(search=CEM(samples=4, iterations=1)), precision="auto")
+    controller = LatentMPC(make("reach", pixels=False), Learned(model), planning)
     assert controller.model.precision == chosen
 
 
@@ -115,12 +116,12 @@ def test_a_prior_in_integers_offers_nearly_the_same() -> None:
 @needs_int8
 def test_what_descends_gradients_is_not_run_in_integers() -> None:
     env = make("reach", pixels=False)
-    space = action_space([-1.0] * 5, [1.0] * 5, 2, 2)
     for name in ("gradient", "cem_gradient"):
+        planner = PlannerSettings(search=PLANNERS[name](samples=8))
         with pytest.raises(
             UserError, match=r"precision=int8: \w*Gradient\w* descends gradients, and there are none; cho"
         ):
-            LatentMPC(env, world_model("residual"), make_planner(name, space, samples=8), {}, precision="int8")
+            LatentMPC(env, Learned(world_model("residual")), PlanningSettings(planner=planner, precision="int8"))
     env.close()
 
 

@@ -6,20 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forearm.cli import compose, main
+from conftest import TINY, exit_code
+from forearm.cli import main
 from forearm.envs import make
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import ExpertController, PriorController, action_space
+from forearm.evaluation.controllers import ExpertController, PriorController
 from forearm.evaluation.energies import EarlyRelease, Remembering
 from forearm.evaluation.foresight import LIFTED, Foreseen, Foresight, execute, foresight
 from forearm.evaluation.goals import make_goals
 from forearm.evaluation.proposals import STIR, PriorRollouts
 from forearm.evaluation.results import read_results
+from forearm.evaluation.settings import action_space
 from forearm.models.checkpoint import Checkpoint, CheckpointError
 from forearm.models.prior import ActionPrior, PriorArchitecture
 from forearm.models.world_model import Architecture, WorldModel
 from forearm.planner import make_planner
+from forearm.presets import suited
 from forearm.training.prior import Hindsight, PriorSettings
+from forearm.training.settings import TrainSettings
 from torch import Tensor
 
 SPACE = action_space([-1.0] * 2, [1.0] * 2, horizon=4, chunk=2)
@@ -179,20 +183,19 @@ def test_a_checkpoint_keeps_its_prior(state_run: Path, tmp_path: Path) -> None:
 def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, out = tmp_path / "data", tmp_path / "train"
     assert main(["record", "env=pickplace", "episodes=6", "length=20", "workers=1", "obs=state", f"out={data}"]) == 0
-    suited, chosen = (compose("train", [f"data={data}", *more]) for more in ([], ["prior.steps=0", "obs=pixels"]))
-    assert (suited.prior.steps, suited.obs, suited.batch) == (8000, "state", 256), "what suits what was recorded"
+    preset, chosen = (suited(TrainSettings, given, "pickplace") for given in ({}, {"prior.steps": 0, "obs": "pixels"}))
+    assert (preset.prior.steps, preset.obs, preset.batch) == (8000, "state", 256), "what suits what was recorded"
     assert (chosen.prior.steps, chosen.obs) == (0, "pixels")
-    tiny = ["model.latent=8", "model.features=16", "model.predictor_width=16", "model.encoder_width=8", "batch=8"]
-    short = ["steps=4", "prior.steps=3", "prior.batch=8", "prior.width=16", "prior.depth=1", "device=cpu", "threads=1"]
+    short = ["steps=4", "prior.steps=3", "prior.batch=8", "prior.width=16", "prior.depth=1"]
     short += ["readout.steps=2", "readout.width=8"]
-    train = ["train", f"data={data}", "obs=state", f"out={out}", *tiny, *short]
-    assert main(train) == 0
+    train = ["train", f"data={data}", f"out={out}", *TINY, *short]
+    assert exit_code(train) == 0
     learned = Checkpoint.load(out / "checkpoint")
-    assert learned.about["readout_steps"] == 2
+    assert (learned.obs, learned.about["readout_steps"]) == ("state", 2)
     assert learned.model.readout is not None and learned.model.readout.correction is not None
     assert learned.model.readout.correction[-1].get_parameter("weight").abs().max() > 0
     weights = [(out / "checkpoint" / f"{name}.safetensors").read_bytes() for name in ("prior", "model")]
-    assert main([*train, "resume=true"]) == 0
+    assert exit_code([*train, "resume=true"]) == 0
     again = [(out / "checkpoint" / f"{name}.safetensors").read_bytes() for name in ("prior", "model")]
     assert again == weights, "what is there stays"
     bench = ["bench", "env=pickplace", "obs=state", f"checkpoint={out / 'checkpoint'}", "episodes=2", "threads=1"]
@@ -212,7 +215,7 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
         ("prior.segment=3", "prior.segment=3: must be a multiple of model.chunk=2"),
         ("readout.horizon=0", "readout.horizon=0: must be at least 1"),
     ):
-        assert main(["train", f"data={data}", "obs=state", f"out={tmp_path / 'no'}", setting]) == 2
+        assert exit_code(["train", f"data={data}", "obs=state", f"out={tmp_path / 'no'}", setting]) == 2
         assert message in capsys.readouterr().err
 
 
@@ -278,9 +281,9 @@ def test_a_prior_is_learned_on_a_world_model_that_stays_as_it_is(
     short = ["readout.steps=2", "readout.width=8", "prior.steps=3", "prior.width=16", "prior.depth=1"]
     assert main(["train", f"data={data}", "obs=state", f"frozen={world}", f"out={tmp_path / 'no'}"]) == 2
     assert "set what is to be learned on it" in capsys.readouterr().err
-    assert main([*train, *short, "model.chunk=3"]) == 2
+    assert exit_code([*train, *short, "model.chunk=3"]) == 2
     assert "model.chunk=3: the checkpoint was trained for model.chunk=2" in capsys.readouterr().err
-    assert main([*train, *short]) == 0
+    assert exit_code([*train, *short]) == 0
     before, after = Checkpoint.load(world), Checkpoint.load(out / "checkpoint")
     held = {key: value for key, value in before.model.state_dict().items() if not key.startswith("readout.")}
     assert held, "all of the world model"
@@ -290,5 +293,5 @@ def test_a_prior_is_learned_on_a_world_model_that_stays_as_it_is(
     assert after.model.readout.correction is not None
     assert (after.about["prior_steps"], after.about["steps"]) == (3, before.about["steps"])
     weights = (out / "checkpoint" / "prior.safetensors").read_bytes()
-    assert main([*train, *short, "resume=true"]) == 0
+    assert exit_code([*train, *short, "resume=true"]) == 0
     assert (out / "checkpoint" / "prior.safetensors").read_bytes() == weights, "what is there stays"

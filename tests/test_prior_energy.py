@@ -143,13 +143,13 @@ SMALL = ("planner.samples=4", "planner.horizon=3")
 
 
 def test_bench_plans_for_what_is_likely(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bench = ["bench", "env=pickplace", "planners=[shooting]", *SHORT, *SMALL, "energy.weights.prior=0.01"]
+    bench = ["bench", "env=pickplace", "planners=[shooting]", *SHORT, *SMALL, "energy.prior=0.01"]
     assert main([*bench, "planner.prior=0", f"out={tmp_path / 'out'}"]) == 0
     (row,) = read_results(tmp_path / "out" / "results.json").rows
     assert (row.planner, row.energy) == ("shooting", "mse, min, object + 1 release + 0.01 prior")
     capsys.readouterr()
     assert main([*bench, "planner.horizon=2", f"out={tmp_path / 'no'}"]) == 2
-    assert "energy.weights.prior=0.01: plans of 4 steps are too short to judge" in capsys.readouterr().err
+    assert "energy.prior=0.01: plans of 4 steps are too short to judge" in capsys.readouterr().err
 
 
 def test_a_prior_that_does_not_know_what_is_usual_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,12 +157,12 @@ def test_a_prior_that_does_not_know_what_is_usual_says_so(tmp_path: Path, capsys
     assert shipped.prior is not None and shipped.prior.architecture.typical > 0
     shipped.prior.architecture = replace(shipped.prior.architecture, typical=0.0)
     shipped.save(tmp_path)
-    assert main(["bench", "env=pickplace", f"checkpoint={tmp_path}", *SHORT, "energy.weights.prior=1"]) == 2
-    assert "energy.weights.prior=1: the checkpoint's prior does not know what is usual" in capsys.readouterr().err
+    assert main(["bench", "env=pickplace", f"checkpoint={tmp_path}", *SHORT, "energy.prior=1"]) == 2
+    assert "energy.prior=1.0: the checkpoint's prior does not know what is usual" in capsys.readouterr().err
 
 
 def test_without_a_prior_nothing_is_likely(state_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Checkpoint.load(state_run / "train" / "checkpoint").prior is None
     bench = ["bench", "env=push", "obs=state", f"checkpoint={state_run / 'train' / 'checkpoint'}", "planners=[cem]"]
-    assert main([*bench, "energy.weights.prior=0.1"]) == 2
-    assert "energy.weights.prior: the checkpoint has no action prior" in capsys.readouterr().err
+    assert main([*bench, "energy.prior=0.1"]) == 2
+    assert "energy.prior: the checkpoint has no action prior" in capsys.readouterr().err

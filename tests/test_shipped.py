@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import settings_of
 from forearm import models
-from forearm.cli import compose
-from forearm.commands.bench import own_imagination
-from forearm.commands.common import load_checkpoint, make_env
 from forearm.evaluation.closed_loop import run_episodes
+from forearm.evaluation.controllers import LatentMPC
 from forearm.evaluation.goals import make_goals
+from forearm.evaluation.models import load_model
 
 GOALS = 4  # whose rows fill a block of a product
 SMALL_BUDGET = ("planner.samples=48", "planner.iterations=3")
@@ -45,10 +45,10 @@ def test_a_shipped_checkpoint_holds_its_goals(name: str) -> None:
     if name == "ogbench-cube-single-pixels+proprio" and find_spec("mujoco_warp") is None:
         pytest.skip("its pixels are drawn by an extra: pip install 'forearm[warp]'")
     floor, words = SHIPPED[name]
-    config, device = compose("demo", [*words, f"checkpoint={name}"]), torch.device("cpu")
-    checkpoint = load_checkpoint(config, config.checkpoint, device)
-    env = make_env(config)
-    controller = own_imagination(config, env, checkpoint, device)
+    settings, device = settings_of("demo", [*words, f"checkpoint={name}"]), torch.device("cpu")
+    checkpoint = load_model(settings, settings.checkpoint, device)
+    env = settings.env.make(settings.obs)
+    controller = LatentMPC(env, checkpoint, settings, device)
     held = run_episodes(env, make_goals(env, GOALS, seed=0), controller, seed=0).success
     env.close()
     assert held.sum() >= floor

@@ -1,21 +1,27 @@
 """What a training may be gone on with: the same settings, of stages too; more steps; or the weights of another."""
 
 import json
+import re
 import shutil
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forearm
 import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import TINY, exit_code
+from forearm.errors import UserError
 from forearm.models.checkpoint import Checkpoint
+from forearm.models.settings import ModelSettings
 from forearm.training.heads import Recorded
 from forearm.training.loop import Trainer, TrainingSettings
 from forearm.training.schedule import torch_seed
+from forearm.training.settings import ObjectiveSettings
 from forearm.training.snapshot import ResumeError, load
 from safetensors.torch import load_file
 
@@ -192,6 +198,26 @@ def test_stages_are_learned_anew_on_a_model_that_trained_longer(staged: Path, st
     checkpoint = Checkpoint.load(out / "checkpoint")
     assert checkpoint.prior is not None and checkpoint.prior.architecture.width == 16
     assert (checkpoint.about["steps"], checkpoint.about["stages"]["prior"]["width"]) == (3, 16)
+
+
+def test_whole_groups_are_compared_with_those_it_was_begun_with(state_run: Path, tmp_path: Path) -> None:
+    data, out = state_run / "data", tmp_path / "run"
+    model, objective = ModelSettings(latent=8, predictor_width=16), ObjectiveSettings(name="sigreg")
+    small: Any = {"data": data, "obs": "state", "out": out, "steps": 2, "batch": 8, "device": "cpu", "threads": 1}
+    forearm.train(**small, model=model, objective=objective)
+    before = weights(out)
+    forearm.train(**small, model=model, objective=objective, resume=True)
+    assert all(torch.equal(value, before[key]) for key, value in weights(out).items())
+    changes: dict[str, dict[str, Any]] = {
+        "model.latent=9: this training was begun with model.latent=8": {"model": replace(model, latent=9)},
+        "objective=ema: this training was begun with objective=sigreg": {"objective": ObjectiveSettings(name="ema")},
+        "objective.weight=0.3: this training was begun with objective.weight=": {
+            "objective": replace(objective, weight=0.3)
+        },
+    }
+    for message, change in changes.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            forearm.train(**small, **change, resume=True)
 
 
 def test_fewer_steps_are_refused(state_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

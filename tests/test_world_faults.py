@@ -5,7 +5,7 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,20 +27,20 @@ from forearm.envs import (
     check_world,
     make,
     register,
-    registry,
 )
 from forearm.episodes import RecordRequest, record
 from forearm.episodes.workers import WorkerError
 from forearm.errors import UserError
 from forearm.evaluation.bench import Entry, run_entry
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import HoldController, LatentMPC, RandomController, action_space
+from forearm.evaluation.controllers import HoldController, LatentMPC, Learned, RandomController
 from forearm.evaluation.foresight import Foreseen, foresight
 from forearm.evaluation.goals import GoalError, GoalManifest, make_goals
 from forearm.evaluation.results import Row, pool, table
+from forearm.evaluation.settings import EnergySettings, PlanningSettings
 from forearm.evaluation.simulator import SimulatorEnergy
 from forearm.models.world_model import Architecture, WorldModel
-from forearm.planner import ControlEnergy, make_planner
+from forearm.planner import ControlEnergy
 from forearm.seeds import EVALUATION, goal_seed, recording_seed
 from gymnasium.envs.mujoco.reacher_v5 import ReacherEnv
 
@@ -61,16 +61,13 @@ def world(env: Any = None, **more: Any) -> GymnasiumWorld:
 
 
 @pytest.fixture
-def named() -> Iterator[Callable[..., None]]:
+def named(names: None) -> Callable[..., None]:
     """Registers environments as worlds by name, for the length of a test."""
-    before = dict(registry._registered)
 
     def add(name: str, env: type[Any], **more: Any) -> None:
         register(name, lambda pixels=False, size=64: world(env(), name=name, pixels=pixels, size=size, **more))
 
-    yield add
-    registry._registered.clear()
-    registry._registered.update(before)
+    return add
 
 
 # A simulation that does not go on from where it was
@@ -398,12 +395,11 @@ def test_the_floor_zero_stands_still() -> None:
     assert moved[0] > 1 > 0.2 > moved[1], "the middle of the bounds is half a torque"
 
 
-def controller(env: Any, weights: dict[str, float]) -> LatentMPC:
+def controller(env: Any, **energy: float) -> LatentMPC:
     torch.manual_seed(0)
     size, state = len(env.hold_action), env.observe()["state"].shape[0]
     model = WorldModel(Architecture({"state": [state]}, {"state": "mlp"}, size, chunk=2, latent=4)).eval()
-    planner = make_planner("cem", action_space([-1] * size, [1] * size, 2, 2), samples=8, iterations=2)
-    return LatentMPC(env, model, planner, {"weights": weights})
+    return LatentMPC(env, Learned(model), PlanningSettings(energy=EnergySettings(**energy)))
 
 
 def test_effort_counts_from_what_costs_none() -> None:
@@ -411,12 +407,12 @@ def test_effort_counts_from_what_costs_none() -> None:
     assert ControlEnergy(neutral=torch.tensor([-1.0, -1.0]))(actions).tolist() == [[2.25, 2.0]]
     rests = world(Grip(), hold_action=[-1, -1])
     rests.reset(seed=0)
-    assert controller(rests, {"goal": 0.0, "control": 1.0}).control(-torch.ones(1, 1, 4, 2)).item() == 0
+    assert controller(rests, control=1.0).control(-torch.ones(1, 1, 4, 2)).item() == 0
     arm = make(
         "push", pixels=False
     )  # its actions are moves, so that zero costs nothing, and staying closes the gripper
     arm.reset(seed=0)
-    assert controller(arm, {"goal": 1.0}).control.neutral is None and arm.hold_action.any()
+    assert controller(arm).control.neutral is None and arm.hold_action.any()
 
 
 def test_a_default_that_does_not_stay_is_told() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from conftest import TINY
-from forearm.cli import compose, main
+from conftest import TINY, settings_of
+from forearm import envs, registry
+from forearm.cli import main
 from forearm.envs import (
     TASKS,
     GymnasiumWorld,
@@ -24,9 +25,9 @@ from forearm.envs import (
     make,
     make_world,
     register,
-    registry,
     world_names,
 )
+from forearm.envs.settings import EnvSettings
 from forearm.errors import UserError
 from forearm.evaluation.goals import GoalError, make_goals
 
@@ -210,7 +211,7 @@ def test_goals_that_cannot_be_unsolved_are_given_up() -> None:
 
 def test_names_are_looked_up(names: None, monkeypatch: pytest.MonkeyPatch) -> None:
     register("mine/reacher-2.0", partial(reacher, name="mine/reacher-2.0"))
-    assert compose("record", ["env=mine/reacher-2.0", "env.size=32"]).env == {"name": "mine/reacher-2.0", "size": 32}
+    assert settings_of("record", ["env=mine/reacher-2.0", "env.size=32"]).env == EnvSettings("mine/reacher-2.0", 32)
     assert make_world("mine/reacher-2.0", pixels=False).name == "mine/reacher-2.0"
     register("mine", reacher)
     with pytest.raises(UserError, match="env=mine: its world has the name reacher"):
@@ -225,14 +226,14 @@ def test_names_are_looked_up(names: None, monkeypatch: pytest.MonkeyPatch) -> No
     ):
         make_world("pusch")
 
-    installed = EntryPoint("reacher", "forearm_test_worlds:reacher", registry.GROUP)
+    installed = EntryPoint("reacher", "forearm_test_worlds:reacher", envs.WORLDS.group)
 
     def entry_points(group: str, name: str = "reacher") -> list[EntryPoint]:
-        return [installed] if (group, name) == (registry.GROUP, "reacher") else []
+        return [installed] if (group, name) == (envs.WORLDS.group, "reacher") else []
 
     monkeypatch.setattr(registry, "entry_points", entry_points)
     monkeypatch.setitem(sys.modules, "forearm_test_worlds", sys.modules[__name__])
-    assert "reacher" in world_names() and compose("bench", ["env=reacher"]).env.name == "reacher"
+    assert "reacher" in world_names() and settings_of("bench", ["env=reacher"]).env.name == "reacher"
     assert make_world("reacher").budget == 20 == make_world("reacher").budget
 
 
@@ -240,7 +241,7 @@ def test_nothing_is_imported_by_a_name_in_data(names: None, tmp_path: Path, caps
     register("gone", partial(reacher, name="gone"))
     record = ["record", "env=gone", "obs=state", "episodes=2", "length=8", "workers=1"]
     assert main([*record, f"out={tmp_path / 'd'}"]) == 0
-    del registry._registered["gone"]
+    del envs.WORLDS.parts["gone"]
     train = ["train", f"data={tmp_path / 'd'}", "obs=state", "steps=1", "horizon=2", f"out={tmp_path / 't'}"]
     assert main([*train, *TINY]) == 0, "what was recorded tells all that training needs"
     checkpoint = tmp_path / "t" / "checkpoint"
@@ -252,7 +253,7 @@ def test_what_is_not_installed_says_how_to_install_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "ogbench.manipspace.envs.cube_env", None)
     with pytest.raises(UserError, match=r"env=ogbench/scene: needs OGBench \(.*\); pip install 'forearm\[ogbench\]'"):
         make_world("ogbench/scene", pixels=False)
-    assert compose("bench", ["env=ogbench/scene"]).planners == ["cem", "mppi", "random", "zero"]
+    assert settings_of("bench", ["env=ogbench/scene"]).named == ("cem", "mppi", "random", "zero")
 
 
 # From the empty folder to a report
@@ -269,7 +270,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     train = ["train", "obs=state", "steps=6", "validate_every=4", f"data={folder / 'data'}", f"out={folder / 'train'}"]
     assert main([*train, *TINY]) == 0
     yield folder / "train" / "checkpoint"
-    del registry._registered["reacher"]
+    del envs.WORLDS.parts["reacher"]
 
 
 def bench(checkpoint: Path, out: Path, *settings: str) -> list[str]:
@@ -304,7 +305,7 @@ def test_record_train_and_bench(checkpoint: Path, tmp_path: Path) -> None:
         ("planners=[cem,oracle]", "planners: oracle: needs Forearm's own arm, and env=reacher is another world"),
         ("planners=[expert]", "planners: env=reacher has no expert; it has the policies play, random"),
         ("energy.keep_out=0,0,0..1,1,1", "energy.keep_out=0,0,0..1,1,1: needs Forearm's own arm"),
-        ("energy.weights.release=1", "energy.weights.release=1: needs Forearm's own arm"),
+        ("energy.release=1", "energy.release=1.0: needs Forearm's own arm"),
     ],
 )
 def test_what_needs_an_arm_says_so(

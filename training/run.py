@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..evaluation.plots import loss_curves
 from ..models.checkpoint import CONFIG, HEADS, Checkpoint, checkpoint_folder
 from ..models.world_model import Architecture, WorldModel
-from ..settings import SettingError, read_settings, write_settings
+from ..settings import SettingError, by_key, read_settings, write_settings
 from .heads import Recorded
 from .loop import CHECKPOINT, SNAPSHOT, Trainer, read_log
 from .objectives import OBJECTIVES
@@ -388,12 +388,13 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
 
 
 def begun(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given, by dotted key, with the settings that the training to be resumed was begun with, in `out` or else
-    in the latest run.
+    """What is given, by dotted key or as whole groups, with the settings that the training to be resumed was begun
+    with, in `out` or else in the latest run.
 
     Raises:
         UserError: where there is none, or another choice of a group is asked for.
     """
+    given = by_key(given)  # a whole group replaces every setting of it
     folder = Path(given["out"]) if given.get("out") else latest()
     if not (folder / "config.yaml").is_file():
         if "data" not in given:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..devices import Compute
+from ..episodes.store import OBS
 from ..models.precision import PRECISIONS
 from ..models.settings import ModelSettings
 from ..settings import SettingError, at_least, key, not_negative, one_of, part, positive, tree, within
 from .objectives import OBJECTIVES, Objective, make_objective
 from .schedule import warm_cosine
-
-OBS = ("pixels", "state", "pixels+proprio")
-"""What a model may see of Forearm's worlds: parts of an observation, joined by +."""
 
 
 @dataclass(frozen=True, kw_only=True)
