@@ -8,44 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
-from typing import Any
 
+from .commands import COMMANDS, PROG, Command
 from .console import Interrupts, enduring_output, terminable
 from .errors import UserError
 from .version import __version__
-
-PROG = "forearm"
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command's name, its module in commands/, and a line about it."""
-
-    name: str
-    module: str
-    summary: str
-
-    def load(self) -> Any:
-        """The module: `SETTINGS(given)`, the class of its settings, and `run(given)`."""
-        return import_module(f"{__package__}.commands.{self.module}")
-
-
-COMMANDS = {
-    command.name: command
-    for command in (
-        Command("quickstart", "quickstart", "record, train, bench and film, from nothing to a moving arm"),
-        Command("record", "record", "record episodes of an arm into a folder"),
-        Command("data check", "data", "say which file of a recording is damaged, and why"),
-        Command("train", "train", "learn a latent world model from recorded episodes"),
-        Command("demo", "demo", "run a planner in closed loop on held-out goals and film it"),
-        Command("bench", "bench", "measure planners on one manifest of held-out goals"),
-        Command("bench planners", "planners", "measure planners on problems whose optimum is known"),
-        Command("doctor", "doctor", "tell what works on this machine, and how to mend what does not"),
-    )
-}
 
 
 def usage() -> str:
@@ -113,7 +81,7 @@ def run(command: Command, words: Sequence[str]) -> int:
     if flags:
         from .commands.multirun import multirun
 
-        return multirun(command, rest)
+        return multirun(command, rest, run)
     from .commands.overrides import parse
 
     return module.run(parse(getattr(module, "words", list)(rest), module.SETTINGS)) or 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from ..cli import PROG, Command
 from ..parts import registry
 from ..presets import presets
 from ..settings import Key, keys, shown
+from . import PROG, Command
 from .overrides import class_of, known_keys
 
 CHOICES = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cli import PROG, Command, run
 from ..errors import UserError
+from . import PROG, Command
 from .overrides import own_hydra
 
 DOT = "__"
@@ -17,9 +17,10 @@ DOT = "__"
 SWEEPS = ("choice(", "range(", "interval(", "glob(", "sort(", "shuffle(")
 
 
-def multirun(command: Command, words: Sequence[str]) -> int:
+def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Sequence[str]], int]) -> int:
     """Runs a command once for each combination, by Hydra's sweeper and launcher; words of `hydra.` and `hydra/` are
-    theirs. Run N writes to `out`/N, or into a new folder under runs/multirun. The exit code is the worst.
+    theirs. `run` is what runs it each time. Run N writes to `out`/N, or into a new folder under runs/multirun. The exit
+    code is the worst.
 
     Raises:
         UserError: for a word that Hydra's grammar does not know.

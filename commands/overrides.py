@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args, get_origin
 
-from ..cli import PROG
 from ..errors import UserError
 from ..presets import with_presets
 from ..settings import Key, SettingError, fitted, keys, wanted
+from . import PROG
 
 Class = type | Callable[[Mapping[str, Any]], type]
 """The class of a command's settings, or what it is for what is given."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..api import record
-from ..evaluation.recording import PLANNER, RecordSettings, settings_class
+from ..envs.settings import PLANNER, RecordSettings
+from ..evaluation.recording import settings_class
 from .common import told_next
 
 SETTINGS = settings_class

@@ -1,4 +1,4 @@
-"""Which world to make."""
+"""Which world to make, and what to record in it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..episodes.store import OBS
 from ..errors import UserError
-from ..settings import Key, SettingError, fitted, key, no_such_key
+from ..settings import Key, SettingError, at_least, fitted, key, no_such_key, one_of
 from .check import check_world
 from .registry import WORLDS, make_world, parameters
 from .world import World
+
+PLANNER = "planner"
+"""The policy that is no environment's own: a planner on a learned model."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,24 @@ class EnvSettings:
         if self.name not in WORLDS.own:
             _check_briefly(env)
         return env
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSettings:
+    """What to record, and who acts."""
+
+    env: EnvSettings = key(EnvSettings, "where: reach, push, pickplace, stack, drawer, or another world", first=True)
+    obs: str = key("pixels", "pixels (images, proprio and state), or state (no images, no OpenGL needed)", first=True)
+    policy: str = key("play", "play (noisy skills, misses on purpose), random, expert, planner", first=True)
+    episodes: int = key(2000, "how many", first=True)
+    length: int = key(50, "environment steps an episode, 10 a second")
+    seed: int = key(0, "another one for each recording: the same seed starts the same episodes", first=True)
+    workers: int = key(2, "processes", first=True)
+    out: str | None = key(None, "folder to write; null: data/ENV-OBS-POLICY", first=True, path=True)
+
+    def __post_init__(self) -> None:
+        one_of(self, obs=OBS)
+        at_least(self, workers=1)
 
 
 def _check_briefly(env: World) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..envs import World
+from ..envs.settings import PLANNER, RecordSettings
 from ..errors import UserError
 from ..models.checkpoint import Checkpoint
 from ..models.precision import rollout_precision
@@ -18,7 +19,6 @@ from .closed_loop import Controller, observe_goals, stack
 from .controllers import LatentMPC
 from .goals import HOLD, GoalManifest
 from .models import fits_world, load_model
-from .recording import PLANNER, RecordSettings
 from .settings import PlanningSettings, SceneSettings
 
 NOISE = 0.5

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..envs.settings import EnvSettings
+from ..envs.settings import PLANNER, RecordSettings
 from ..episodes import Recordings, RecordRequest, record
-from ..episodes.store import OBS
 from ..errors import UserError
-from ..settings import SettingError, at_least, key, one_of, shown
-
-PLANNER = "planner"
-"""The policy that is no environment's own: a planner on a learned model."""
-
+from ..settings import SettingError, shown
 
 PLANNERS_OWN = ("checkpoint", "noise", "execute_steps", "precision", "planner", "energy")
 """What can be set of it alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordSettings:
-    """What to record, and who acts."""
-
-    env: EnvSettings = key(EnvSettings, "where: reach, push, pickplace, stack, drawer, or another world", first=True)
-    obs: str = key("pixels", "pixels (images, proprio and state), or state (no images, no OpenGL needed)", first=True)
-    policy: str = key("play", "play (noisy skills, misses on purpose), random, expert, planner", first=True)
-    episodes: int = key(2000, "how many", first=True)
-    length: int = key(50, "environment steps an episode, 10 a second")
-    seed: int = key(0, "another one for each recording: the same seed starts the same episodes", first=True)
-    workers: int = key(2, "processes", first=True)
-    out: str | None = key(None, "folder to write; null: data/ENV-OBS-POLICY", first=True, path=True)
-
-    def __post_init__(self) -> None:
-        one_of(self, obs=OBS)
-        at_least(self, workers=1)
 
 
 def settings_class(given: Mapping[str, Any]) -> type[RecordSettings]:

@@ -12,7 +12,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that torch, here and in child processes, takes no other test's core
 
-from forearm.cli import COMMANDS, main
+from forearm.cli import main
+from forearm.commands import COMMANDS
 from forearm.commands.overrides import class_of, parse
 from forearm.errors import UserError
 from forearm.presets import suited

@@ -17,8 +17,8 @@ import forearm
 import pytest
 import torch
 from conftest import FOREARM, settings_of
-from forearm.cli import COMMANDS, main
-from forearm.commands import common, quickstart
+from forearm.cli import main
+from forearm.commands import COMMANDS, common, quickstart
 from forearm.commands.help import command_help
 from forearm.commands.overrides import class_of
 from forearm.envs import make

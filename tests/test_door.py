@@ -151,7 +151,7 @@ def test_what_is_wrong_is_named(model: forearm.Model, tmp_path: Path) -> None:
         forearm.evaluate("push-pixels", **{"planner.samples": 1})
     with pytest.raises(UserError, match="planner=cam is unknown"):
         forearm.evaluate("push-pixels", planner="cam")
-    with pytest.raises(UserError, match="episodes=2.5: must be a whole number"):
+    with pytest.raises(UserError, match=r"episodes=2\.5: must be a whole number"):
         forearm.evaluate("push-pixels", episodes=2.5)
     with pytest.raises(UserError, match="checkpoint"):
         forearm.load(tmp_path / "nothing")

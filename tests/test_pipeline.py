@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import FOREARM, TINY
-from forearm.cli import COMMANDS, main
+from forearm.cli import main
+from forearm.commands import COMMANDS
 from forearm.commands.overrides import parse
 from forearm.evaluation.goals import GoalManifest
 from forearm.evaluation.results import read_results

@@ -24,7 +24,8 @@ import pytest
 import torch
 from conftest import TINY, settings_of
 from forearm import folders, gymnasium_ids, requirements
-from forearm.cli import COMMANDS, main
+from forearm.cli import main
+from forearm.commands import COMMANDS
 from forearm.commands.help import command_help
 from forearm.commands.overrides import parse
 from forearm.console import enduring_output, terminable
