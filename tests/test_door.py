@@ -148,7 +148,7 @@ def test_what_is_wrong_is_named(model: forearm.Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data: give the folder"):
         forearm.train()
     with pytest.raises(UserError, match="samples=1: must be at least 2"):
-        forearm.evaluate("push-pixels", **{"planner.samples": 1})
+        forearm.evaluate("push-pixels", planner={"samples": 1})
     with pytest.raises(UserError, match="planner=cam is unknown"):
         forearm.evaluate("push-pixels", planner="cam")
     with pytest.raises(UserError, match=r"episodes=2\.5: must be a whole number"):

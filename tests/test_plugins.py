@@ -122,7 +122,7 @@ def test_recorded_in_workers_trained_loaded_and_benched(tmp_path: Path) -> None:
 def test_a_world_takes_its_own_settings() -> None:
     assert make_world("mine/push", pixels=False, speed=0.25).config["speed"] == 0.25
     with pytest.raises(UserError, match=r"env\.spd=1.*known: size, speed|env\.spd.*no key"):
-        forearm.record("mine/push", episodes=2, **{"env.spd": 1})
+        forearm.record({"name": "mine/push", "spd": 1}, episodes=2)
 
 
 @pytest.mark.usefixtures("parts")
