@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from forearm.envs import make
-from forearm.evaluation.controllers import action_space
 from forearm.evaluation.goals import make_goals
+from forearm.evaluation.settings import action_space
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import Precision, cpu_has_int8
 from forearm.models.world_model import WorldModel

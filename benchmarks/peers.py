@@ -34,20 +34,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from forearm.commands.doctor import machine
 from forearm.envs import World, make
 from forearm.evaluation.bench import Entry, run_entry, warm_up
 from forearm.evaluation.closed_loop import Batch, run_episodes
-from forearm.evaluation.controllers import SEEDS, LatentMPC, action_space, tensors
+from forearm.evaluation.controllers import SEEDS, LatentMPC, Learned, tensors
 from forearm.evaluation.goals import GoalManifest, make_goals
 from forearm.evaluation.plots import success_against_cost
-from forearm.evaluation.proposals import ProposalSettings
 from forearm.evaluation.results import Row, markdown, plan_times, read_results, table, write_results
+from forearm.evaluation.settings import PlannerSettings, PlanningSettings, action_space
 from forearm.evaluation.timing import in_turns
+from forearm.machine import machine
 from forearm.models.checkpoint import Checkpoint
 from forearm.models.precision import cpu_has_int8
 from forearm.models.world_model import WorldModel
-from forearm.planner import make_planner
+from forearm.planner import CEM
 from forearm.planner.compilation import Backend
 from peer_planners import (
     ACTIONS,
@@ -178,15 +178,15 @@ def closed_loop(
     models = [{user: Checkpoint.load(folder, device).model for user in users} for folder in checkpoints]
     for of, budget in product(models, budgets):
         model = of["peers"]
-        space = action_space([-1.0] * ACTIONS, [1.0] * ACTIONS, HORIZON, model.chunk)
         size = "{width} x {depth}".format(**model.architecture.predictor_settings)
         predictor = f", predictor {size}" if len(checkpoints) > 1 else ""
         labels = {"samples": budget.samples, "iterations": budget.iterations, "horizon": HORIZON, "energy": "mse, min"}
         for words, (backend, precision, more) in ways.items():
-            settings = {"samples": budget.samples, "iterations": budget.iterations, "backend": backend}
-            planner = make_planner("cem", space, **settings, **more)
-            proposals = ProposalSettings(hold=bool(more))
-            mine = LatentMPC(env, of[precision], planner, {}, device, precision, execute_steps=1, proposals=proposals)
+            search = CEM(samples=budget.samples, iterations=budget.iterations, backend=backend, **more)
+            planner = PlannerSettings(search=search, horizon=HORIZON, hold=bool(more))
+            mine = LatentMPC(
+                env, Learned(of[precision]), PlanningSettings(planner=planner, precision=precision), device
+            )
             entries.append(Entry("forearm cem" + words + predictor, "planner", mine, [0], timed=False, labels=labels))
         for name, make_plan in peers(temperature, stepwise).items():
             if any(name.startswith(word) for word in chosen):

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from forearm.envs import make_world
 from forearm.evaluation.closed_loop import run_episodes
-from forearm.evaluation.controllers import PriorController, action_space
+from forearm.evaluation.controllers import PriorController
 from forearm.evaluation.goals import make_goals
 from forearm.evaluation.results import markdown, percent
+from forearm.evaluation.settings import action_space
 from forearm.models.checkpoint import Checkpoint
 
 SHIPPED = Path(__file__).parent.parent / "models" / "pretrained"
