@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from forearm.cli import main
-from forearm.evaluation import plots
+from forearm.evaluation import measure
 from forearm.evaluation.results import read_results
 from forearm.evaluation.video import BLUE, EpisodeFilm, FilmFrame, write_gif, write_mp4
 from PIL import Image, ImageColor
@@ -98,7 +98,7 @@ def test_a_film_that_fails_costs_nothing_but_the_film(
     def no_room(*_: object) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(plots, "success_against_cost", no_room)
+    monkeypatch.setattr(measure, "success_against_cost", no_room)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/bin/false")
     bench = ["bench", *SMALL, checkpoint, "planners=[cem]", "planner_seeds=[0]", "video_episodes=1"]
     assert main([*bench, f"out={tmp_path / 'bench'}"]) == 0

@@ -210,7 +210,7 @@ def test_train_learns_a_prior_and_bench_plans_with_it(tmp_path: Path, capsys: py
     assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior=2.0", f"out={tmp_path / 'no'}"]) == 2
     assert "planner.prior=2.0: must lie in 0 … 1" in capsys.readouterr().err
     assert main([*bench, f"checkpoint={out / 'checkpoint'}", "planner.prior_stop=-1", f"out={tmp_path / 'no'}"]) == 2
-    assert "planner.prior_stop=-1: must lie in 0 … 1" in capsys.readouterr().err
+    assert "planner.prior_stop=-1.0: must lie in 0 … 1" in capsys.readouterr().err
     for setting, message in (
         ("prior.segment=3", "prior.segment=3: must be a multiple of model.chunk=2"),
         ("readout.horizon=0", "readout.horizon=0: must be at least 1"),

@@ -395,7 +395,7 @@ def test_the_floor_zero_stands_still() -> None:
     assert moved[0] > 1 > 0.2 > moved[1], "the middle of the bounds is half a torque"
 
 
-def controller(env: Any, **energy: float) -> LatentMPC:
+def controller(env: Any, **energy: Any) -> LatentMPC:
     torch.manual_seed(0)
     size, state = len(env.hold_action), env.observe()["state"].shape[0]
     model = WorldModel(Architecture({"state": [state]}, {"state": "mlp"}, size, chunk=2, latent=4)).eval()
