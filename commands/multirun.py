@@ -41,7 +41,7 @@ def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Seq
             raise UserError(f"'{word}' is not of the form key=value; {PROG} --help lists the commands")
     if not any(_is_sweep(word) for word in rest):
         raise UserError("--multirun: give a key several values, such as planner=cem,mppi or seed=range(0,3)")
-    own = ("hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled")
+    own = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
     where = (f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir='${hydra.job.num}'")
     codes: list[int] = []
 
