@@ -22,6 +22,7 @@ test: $(VENV)/.installed-dev ## what the tests need, then ruff and all tests, on
 lint: $(VENV)/.installed-dev ## ruff, formatting and types (pyright fetches node once)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/forearm
 	@$(BIN)/pyright
 
 demo: $(VENV)/.installed ## record, learn, plan and show: a video of the arm at work under runs/
