@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -173,13 +174,13 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 def _as_kind(name: str, value: Any, kind: Any, default: Any) -> Any:
     """A value as one type has it; SettingError where it is of another."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
     if kind is Any or (kind in (None, types.NoneType) and value is None):
         return value
     if kind is float and number and (math.isfinite(value) or value == default):
         return float(value)
-    if kind is int and number and isinstance(value, int):
-        return value
+    if kind is int and number and isinstance(value, Integral):
+        return int(value)
     if kind is str and isinstance(value, str | Path) and (str(value) or default == ""):
         return str(value)
     if kind is bool and isinstance(value, bool):
@@ -228,13 +229,13 @@ def default_of(cls: Any, name: str) -> Any:
     return own.default
 
 
-def keys(cls: Any, chosen: Mapping[str, str] | None = None, group: str = "") -> list[Key]:
+def keys(cls: Any, chosen: Mapping[str, str] | None = None) -> list[Key]:
     """The keys of a class and of its groups, in order; `chosen` names what is chosen of a group that has variants."""
     found: list[Key] = []
     for own in fields(cls):
         if "told" not in own.metadata:
             continue
-        told, name = own.metadata, f"{group}{own.name}"
+        told, name = own.metadata, own.name
         inner = kind_of(cls, own.name)
         if inner is None:
             hint = types_of(cls)[own.name]
@@ -296,7 +297,7 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def part(cls: type[S], settings: Any, **changes: Any) -> S:
+def subset(cls: type[S], settings: Any, **changes: Any) -> S:
     """Settings of a class whose fields another one has too."""
     held = {each.name: getattr(settings, each.name) for each in fields(cls) if hasattr(settings, each.name)}  # pyright: ignore[reportArgumentType]
     return cls(**held | changes)

@@ -21,7 +21,7 @@ from ..evaluation.settings import OWN, BenchSettings
 from ..folders import check_free, new_folder, owned
 from ..memory import in_memory, of
 from ..presets import suited
-from ..settings import CONFIG, SettingError, at_least, flat, key, part, read_settings, tree, write_settings
+from ..settings import CONFIG, SettingError, at_least, flat, key, read_settings, subset, tree, write_settings
 from ..training.loop import SNAPSHOT
 from ..training.run import learn
 from ..training.settings import LearningSettings, TrainSettings
@@ -92,7 +92,7 @@ def _go(settings: QuickstartSettings, env: World, device: torch.device, out: Pat
         clock.append(time.perf_counter())
         print(f"2/3 train: {settings.steps} steps on {device}")
         resume, data = (out / "train" / SNAPSHOT).exists(), str(out / "data")
-        training = part(TrainSettings, settings, data=(data,), out=str(out / "train"), resume=resume)
+        training = subset(TrainSettings, settings, data=(data,), out=str(out / "train"), resume=resume)
         with owned(out / "train"):  # which `forearm train resume=true` could go on with
             checkpoint = learn(training, Recordings.open([out / "data"]), out / "train", device)
         clock.append(time.perf_counter())

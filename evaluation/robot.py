@@ -17,9 +17,10 @@ from ..errors import UserError
 from ..models.checkpoint import ENVS, Checkpoint
 from ..planner import Status
 from ..presets import suited
+from ..settings import subset
 from .closed_loop import Batch
 from .controllers import LatentMPC
-from .settings import PlanningSettings, part_planning
+from .settings import PlanningSettings
 
 Observed = Mapping[str, np.ndarray] | np.ndarray
 """What one robot observes, by part as `World.observe` gives it; for a model that sees one part, that alone will do."""
@@ -149,7 +150,7 @@ class Model:
         return self._controller
 
     def _settings(self, given: Mapping[str, Any]) -> PlanningSettings:
-        return part_planning(suited(_Chosen, {"obs": self.obs, **given}, self.env))
+        return subset(PlanningSettings, suited(_Chosen, {"obs": self.obs, **given}, self.env))
 
     def _world(self) -> Any:
         """What planning asks of the world: of one that is not known here, what the checkpoint tells."""

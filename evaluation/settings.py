@@ -32,6 +32,7 @@ from ..settings import (
     one_of,
     positive,
     shown,
+    subset,
     tree,
     types_of,
     unknown,
@@ -452,7 +453,7 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
                     raise SettingError(f"planner.{error}") from None
                 if energy != self.energy and search.event_triggered:
                     search = replace(search, replan_above=-math.inf)  # of one energy, not of another
-                one = replace(part_planning(self), planner=replace(base, search=search), energy=energy)
+                one = subset(PlanningSettings, self, planner=replace(base, search=search), energy=energy)
                 if tree(one) not in map(tree, found.setdefault(name, [])):  # `own`, spelled out
                     found[name].append(one)
         return found
@@ -479,11 +480,6 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
                 raise SettingError(f"budgets: {word} is neither own nor SAMPLESxITERATIONS, such as 64x3")
             found.append({} if word == OWN else {"samples": int(samples), "iterations": int(iterations)})
         return found
-
-
-def part_planning(settings: PlanningSettings) -> PlanningSettings:
-    """The settings of planning among others."""
-    return PlanningSettings(**{each.name: getattr(settings, each.name) for each in fields(PlanningSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)

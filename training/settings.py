@@ -10,7 +10,7 @@ from ..devices import Compute
 from ..episodes.store import OBS
 from ..models.precision import PRECISIONS
 from ..models.settings import ModelSettings
-from ..settings import SettingError, at_least, key, not_negative, one_of, part, positive, tree, within
+from ..settings import SettingError, at_least, key, not_negative, one_of, positive, subset, tree, within
 from .objectives import OBJECTIVES, Objective, make_objective
 from .schedule import warm_cosine
 
@@ -194,7 +194,7 @@ class LearningSettings(TrainingSettings):
     @property
     def training(self) -> TrainingSettings:
         """How the world model itself is trained."""
-        return part(TrainingSettings, self)
+        return subset(TrainingSettings, self)
 
     def fit_into(self, length: int) -> None:
         """SettingError where windows do not fit into episodes of `length` steps."""
