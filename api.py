@@ -8,10 +8,12 @@ raises a `forearm.errors.UserError` that names the key, the value and the valid 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
 
 if TYPE_CHECKING:  # each function imports what it needs: recording does without torch
     from torch import nn
@@ -46,7 +48,6 @@ def train(data: Any = None, **settings: Any) -> Model:
         settings: see `TrainSettings`: `obs`, `steps`, `model`, `prior`, `init`, `resume`, …
     """
     from .episodes import Recordings
-    from .errors import UserError
     from .evaluation.plots import loss_curves
     from .evaluation.robot import Model
     from .folders import owned, run_folder
@@ -58,6 +59,9 @@ def train(data: Any = None, **settings: Any) -> Model:
     from .training.run import begun, learn
     from .training.settings import TrainSettings
 
+    for key in ("init", "frozen"):
+        if isinstance(settings.get(key), Model):
+            settings[key] = str(settings[key].folder)
     given = unnested({**settings} | ({} if data is None else {"data": _folders(data)}))
     if given.get("resume"):
         given = begun(given)
@@ -104,7 +108,13 @@ def evaluate(
     from .folders import run_folder
     from .presets import suited
 
-    listed = list(model) if isinstance(model, list | tuple) else [] if model is None else [model]
+    if "checkpoint" in settings:
+        raise UserError(f"checkpoint={settings['checkpoint']}: give the model first: forearm.evaluate(model, …)")
+    alone = isinstance(model, Model | nn.Module | str | Path)
+    listed = [] if model is None else [model] if alone else list(model) if isinstance(model, Iterable) else [model]
+    for each in listed:
+        if not isinstance(each, Model | nn.Module | str | Path):
+            raise UserError(f"model={each}: must be a Model, a torch.nn.Module, or a checkpoint's folder or name")
     models = [load(each, settings.get("device", "auto")) if isinstance(each, str | Path) else each for each in listed]
     first = next((each for each in models if isinstance(each, Model)), None)
     names = tuple(str(each.folder) if isinstance(each, Model) else type(each).__name__ for each in models)
@@ -119,11 +129,7 @@ def evaluate(
             given.setdefault("env.size", first.checkpoint.env_config["size"])
     chosen = suited(BenchSettings, given)
     device = chosen.use()
-    found = [
-        each.checkpoint if isinstance(each, Model) else as_checkpoint(each, chosen, device)
-        for each in models
-        if isinstance(each, Model | nn.Module)
-    ]
+    found = [as_checkpoint(each, chosen, device) if isinstance(each, nn.Module) else each.checkpoint for each in models]
     where = nullcontext(None) if out is None else run_folder(str(out), "bench", chosen.env.name)
     with where as folder:
         return run_bench(chosen, found or None, folder, lambda _: "forearm.evaluate(…)", progress)
@@ -139,7 +145,7 @@ def load(named: str | Path, device: str = "auto", **settings: Any) -> Model:
     from .evaluation.robot import Model
     from .models.checkpoint import Checkpoint, checkpoint_folder
 
-    folder, where = checkpoint_folder(str(named)), Compute(device=device).use()
+    folder, where = checkpoint_folder(str(named)), Compute(device=str(device)).use()
     return Model(Checkpoint.load(folder, where), folder, where, **settings)
 
 
@@ -151,4 +157,6 @@ def _folders(data: Any) -> Any:
         return tuple(str(part.folder) for part in data.parts)
     if isinstance(data, str | Path):
         return (str(data),)
+    if not isinstance(data, Iterable):
+        raise UserError(f"data={data}: must be a recording, a folder, or several")
     return tuple(folder for each in data for folder in _folders(each))

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str], interrupts: Interrupts) -> int:
     try:
         arguments = _with_plugins(arguments)
-        if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if not arguments or arguments[0] in ("-h", "--help", "--help=all", "help"):
             print(usage())
             return 0
         if arguments[0] == "--version":

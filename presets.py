@@ -33,7 +33,7 @@ def suited(cls: type[S], given: Mapping[str, Any], env: str | None = None) -> S:
 
 def with_presets(cls: Any, given: Mapping[str, Any], env: str | None = None) -> dict[str, Any]:
     """What is given, by dotted key, and what presets add: nothing that is set, or that the class has not."""
-    chosen = unnested(given)
+    chosen = unnested(_opened(cls, given))
     now = ({"env": env} if env else {}) | chosen
     added: dict[str, Any] = {}
     # `now` grows: a preset may choose what another one is for.
@@ -44,6 +44,18 @@ def with_presets(cls: Any, given: Mapping[str, Any], env: str | None = None) -> 
             if not {name, name.split(".")[0]} & set(chosen) and _has(cls, name):
                 now[name] = added[name] = value
     return added | chosen
+
+
+def _opened(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups that are given as settings, and by dotted key as well, as mappings: what is dotted counts."""
+    dotted = {name.partition(".")[0] for name in given if "." in name}
+    found = dict(given)
+    for name in dotted & given.keys():
+        inner = kinds.kind_of(cls, name) if _has(cls, name) else None
+        if inner is not None and kinds.is_dataclass(given[name]):
+            whole = given[name] if isinstance(given[name], inner) else kinds.build(inner, {"name": given[name]})
+            found[name] = kinds.tree(whole)
+    return dict(sorted(found.items(), key=lambda item: "." in item[0]))
 
 
 def unnested(given: Mapping[str, Any]) -> dict[str, Any]:

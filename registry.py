@@ -26,13 +26,17 @@ Q = TypeVar("Q")
 
 
 class Registry(Mapping[str, P], Generic[P]):
-    """Parts of one kind by name, such as planners; `key` is what chooses one, by default its kind.
+    """Parts of one kind by name, such as planners; `key` is what chooses one, by default its kind; `check`
+    says what is wrong with a part that is added.
 
     A package offers parts by entry points in the group `forearm.KINDs`: `name = "module:part"`. A worker process that
     recording spawns knows them and the plug-ins, and what the program's main module registers as it is imported.
     """
 
-    def __init__(self, kind: str, own: Mapping[str, P], key: str = "") -> None:
+    def __init__(
+        self, kind: str, own: Mapping[str, P], key: str = "", check: Callable[[Any], str | None] = lambda part: None
+    ) -> None:
+        self.check = check
         self.kind, self.group, self.key = kind, f"forearm.{kind}s", key or kind
         self.parts: dict[str, P] = dict(own)
         self.own = frozenset(own)
@@ -42,7 +46,7 @@ class Registry(Mapping[str, P], Generic[P]):
         """A decorator that makes a part known by a name.
 
         Raises:
-            ValueError: for a name that is taken, or that is no word.
+            PartError: for a name that is taken, or that is no word, and for what cannot be such a part.
         """
 
         def add(part: Q) -> Q:
@@ -53,10 +57,12 @@ class Registry(Mapping[str, P], Generic[P]):
 
     def add(self, name: str, part: Any) -> None:
         """Makes a part known by a name; raises as `register` does."""
-        if not NAME.fullmatch(name):
-            raise ValueError(f"name={name!r}: must be words of letters, digits, dots and dashes, joined by slashes")
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise PartError(f"name={name!r}: must be words of letters, digits, dots and dashes, joined by slashes")
         if name in self.parts:
-            raise ValueError(f"name={name}: is registered already")
+            raise PartError(f"name={name}: is registered already")
+        if wrong := self.check(part):
+            raise PartError(f"{self.kind}={name}: {wrong}")
         self.parts[name] = part
 
     def name_of(self, part: Any) -> str:
@@ -94,7 +100,11 @@ class Registry(Mapping[str, P], Generic[P]):
         return len(self.names())
 
 
-class UnknownPartError(UserError, KeyError, ValueError):
+class PartError(UserError, ValueError):
+    """A part cannot be registered."""
+
+
+class UnknownPartError(PartError, KeyError):
     """No part has this name."""
 
     __str__ = Exception.__str__
@@ -109,7 +119,7 @@ def load_plugins() -> None:
     Raises:
         UserError: for one that is not there, or that raises.
     """
-    for plugin in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+    for plugin in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(os.pathsep))):
         if plugin not in _loaded:
             _loaded.add(plugin)
             _import(plugin)

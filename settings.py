@@ -125,7 +125,12 @@ def build(cls: type[S], given: Mapping[str, Any], group: str = "") -> S:
             raise no_such_key(f"{group}{name}", value, known, group[:-1])
         inner = kind_of(cls, name)
         if inner is not None and not isinstance(value, inner):
-            value = {"name": value} if not isinstance(value, Mapping) else value
+            if not isinstance(value, Mapping):
+                if not (hasattr(inner, "name") or hasattr(inner, "of_group")) or value is None:
+                    raise SettingError(
+                        f"{group}{name}={shown(value)}: must be {inner.__name__}, or a mapping of its keys"
+                    )
+                value = {"name": value}
             values[name] = build(inner, value, f"{group}{name}.")
         else:
             with prefixed(group):
@@ -185,7 +190,7 @@ def _as_kind(name: str, value: Any, kind: Any, default: Any) -> Any:
         return str(value)
     if kind is bool and isinstance(value, bool):
         return value
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+    if get_origin(kind) is tuple and isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
         return tuple(fitted(name, item, get_args(kind)[0]) for item in value)
     plain = (bool, int, float, str, tuple, types.NoneType)
     if isinstance(origin := get_origin(kind) or kind, type) and origin not in plain and isinstance(value, origin):

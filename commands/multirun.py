@@ -42,7 +42,8 @@ def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Seq
     if not any(_is_sweep(word) for word in rest):
         raise UserError("--multirun: give a key several values, such as planner=cem,mppi or seed=range(0,3)")
     own = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
-    where = (f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir='${hydra.job.num}'")
+    quoted = str(folder).replace("'", "\\'")
+    where = (f"hydra.sweep.dir='{quoted}'", "hydra.sweep.subdir='${hydra.job.num}'")
     codes: list[int] = []
 
     def job(config: Any) -> int:
@@ -62,6 +63,10 @@ def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Seq
     try:
         with own_hydra():
             hydra.main(version_base="1.3", config_path=None)(job)()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what was done lies in {folder}; to go on, give the same command out={folder}"
+        ) from None
     except SystemExit as stopped:  # Hydra has said what is wrong
         return 2 if stopped.code else 0
     finally:

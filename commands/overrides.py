@@ -20,6 +20,21 @@ Class = type | Callable[[Mapping[str, Any]], type]
 """The class of a command's settings, or what it is for what is given."""
 
 
+RENAMED = {
+    "world": "frozen",
+    "planner.rest": "planner.prior_stop",
+    "planner.stay": "planner.hold",
+    "planner.enough": "planner.replan_above",
+    "energy.haste": "energy.time_penalty",
+    "energy.saturate": "energy.clip",
+    "energy.weights.control": "energy.control",
+    "energy.weights.let_go": "energy.release",
+    "energy.weights.prior": "energy.prior",
+    "energy.weights.keep_out": "energy.keep_out_weight",
+}
+"""Keys of Forearm 0.1, and what they are called now."""
+
+
 def parse(words: Sequence[str], settings: Class) -> dict[str, Any]:
     """What words `key=value` give, by dotted key.
 
@@ -121,6 +136,8 @@ def _no_such_key(name: str, text: str, known: Mapping[str, Key]) -> UserError:
     owner = name.rpartition(".")[0]
     there = [key for key in known if key.startswith(f"{owner}.")] if owner else []
     there = there or list(known)
+    if name in RENAMED:
+        return UserError(f"{name}={text}: this key is now {RENAMED[name]}")
     near = get_close_matches(name, there, 1, 0.75) or get_close_matches(name, known, 1, 0.75)
     hint = f"; did you mean {near[0]}?" if near else "."
     return UserError(f"{name}={text}: there is no key '{name}'{hint} There are: {', '.join(there)}")

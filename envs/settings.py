@@ -10,7 +10,7 @@ from typing import Any
 
 from ..episodes.store import OBS
 from ..errors import UserError
-from ..settings import Key, SettingError, at_least, fitted, key, no_such_key, one_of
+from ..settings import Key, SettingError, at_least, fitted, key, no_such_key, one_of, unknown
 from .check import check_world
 from .registry import WORLDS, make_world, parameters
 from .world import World
@@ -35,8 +35,8 @@ class EnvSettings:
     def of_group(cls, given: Mapping[str, Any]) -> EnvSettings:
         values = dict(given)
         name, size = values.pop("name", cls.name), fitted("size", values.pop("size", 64), int)
-        if name not in WORLDS:
-            WORLDS[name]  # raises, naming those that there are
+        if not isinstance(name, str) or name not in WORLDS:
+            raise unknown("name", name, WORLDS)
         known = parameters(name)
         for each, value in values.items():
             if each not in known:

@@ -19,7 +19,7 @@ from .closed_loop import Controller, observe_goals, stack
 from .controllers import LatentMPC
 from .goals import HOLD, GoalManifest
 from .models import fits_world, load_model
-from .settings import PlanningSettings, SceneSettings
+from .settings import EnergySettings, PlannerSettings, PlanningSettings, SceneSettings
 
 NOISE = 0.5
 """Deviation of the noise on an action, whose range is [-1, 1]."""
@@ -84,6 +84,22 @@ class PlannerRecordSettings(RecordSettings, PlanningSettings):
         within(self, 0, 1, "noise", why="it is a share of the steps")
 
 
+RECORDED = {
+    "planner.prior_stop": "planner.rest",
+    "planner.hold": "planner.stay",
+    "planner.replan_above": "planner.enough",
+    "energy.time_penalty": "energy.haste",
+    "energy.clip": "energy.saturate",
+    "energy.control": "energy.weights.control",
+    "energy.release": "energy.weights.let_go",
+    "energy.prior": "energy.weights.prior",
+    "energy.keep_out_weight": "energy.weights.keep_out",
+}
+"""What recordings call these settings, so that those which Forearm 0.1 began are gone on with."""
+UNTOLD = ("planner.execute", "planner.sigma_min", "planner.temperature", "energy.name")
+"""What they tell only where it is not as usual."""
+
+
 @dataclass(frozen=True)
 class PlannerPolicies:
     """Makes planner policies as settings say, in whichever process records: each loads the checkpoint for itself, and
@@ -109,7 +125,11 @@ class PlannerPolicies:
         settings = self.settings
         about = {"checkpoint": self.sha256, "noise": settings.noise, "execute_steps": settings.execute_steps}
         groups = {"planner": tree(settings.planner), "energy": tree(settings.energy)}
-        return {**about, "precision": self.precision, **flat(groups)}
+        usual = {"planner": tree(PlannerSettings().other(settings.planner.name)), "energy": tree(EnergySettings())}
+        told, usual = flat(groups), flat(usual)
+        new = UNTOLD + ("planner.momentum",) * (settings.planner.name in ("mppi", "shooting"))
+        told = {RECORDED.get(key, key): told[key] for key in told if key not in new or told[key] != usual.get(key)}
+        return {**about, "precision": self.precision, **told, "energy.weights.goal": 1.0}
 
     def __call__(self, name: str, env: World, rng: np.random.Generator) -> PlannerPolicy:
         controller = LatentMPC(env, self._checkpoint, self.settings)

@@ -97,7 +97,7 @@ class Model:
 
     def energy(self, observation: Observed, goal: Observed, actions: np.ndarray | Tensor) -> np.ndarray:
         """What plans (N, T, A) cost from here to the goal, (N,), by the energy that `plan` minimises."""
-        seen, controller = self._batch(observation), self._aimed(self._batch(goal))
+        seen, controller = self._batch(observation), self._aimed(self._batch(goal, "goal"))
         return controller.energy_of(seen, self._actions(actions))[0].cpu().numpy()
 
     def plan(self, observation: Observed, goal: Observed, **settings: Any) -> RobotPlan:
@@ -107,10 +107,10 @@ class Model:
         from now on, and begin anew.
         """
         if settings:
-            self._given = {**self._given, **settings}
-            self.planning = self._settings(self._given)
+            given = {**self._given, **settings}
+            self.planning, self._given = self._settings(given), given
             self.reset(self.seed)
-        controller = self._aimed(self._batch(goal))
+        controller = self._aimed(self._batch(goal, "goal"))
         executed = controller.act(self._batch(observation), np.empty((1, 0)))[0]
         plan = controller.agent.last_plan
         assert plan is not None
@@ -129,6 +129,11 @@ class Model:
         actions of its first model step take each of `count` x `count` values, and the rest of it stays."""
         from .plots import energy_landscape  # matplotlib takes long to import
 
+        size = self.checkpoint.model.architecture.action_size
+        if axes[0] == axes[1] or not all(0 <= axis < size for axis in axes):
+            raise UserError(f"axes={axes}: must be two different ones of 0 … {size - 1}, an action's dimensions")
+        if count < 2:
+            raise UserError(f"count={count}: must be at least 2")
         plan = self.plan(observation, goal)
         grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, count)] * 2, indexing="ij"), -1).reshape(-1, 2)
         actions = np.repeat(plan.actions[None], len(grid), 0)
@@ -150,7 +155,10 @@ class Model:
         return self._controller
 
     def _settings(self, given: Mapping[str, Any]) -> PlanningSettings:
-        return subset(PlanningSettings, suited(_Chosen, {"obs": self.obs, **given}, self.env))
+        planning = subset(PlanningSettings, suited(_Chosen, {"obs": self.obs, **given}, self.env))
+        size = self.checkpoint.model.architecture.action_size
+        planning.build([-1.0] * size, [1.0] * size, self.checkpoint.model.chunk)  # raises where it cannot be
+        return planning
 
     def _world(self) -> Any:
         """What planning asks of the world: of one that is not known here, what the checkpoint tells."""
@@ -160,7 +168,7 @@ class Model:
         except UserError:
             return Elsewhere(self.checkpoint)
 
-    def _batch(self, observation: Observed) -> Batch:
+    def _batch(self, observation: Observed, what: str = "observation") -> Batch:
         """One observation as a batch, of the parts that the model sees and whatever else there is.
 
         Raises:
@@ -169,13 +177,13 @@ class Model:
         known = self.checkpoint.model.architecture.observations
         if not isinstance(observation, Mapping):
             if len(known) != 1:
-                raise UserError(f"observation: give its parts by name, the model sees {' and '.join(known)}")
+                raise UserError(f"{what}: give its parts by name, the model sees {' and '.join(known)}")
             observation = {next(iter(known)): np.asarray(observation)}
         for part, shape in known.items():
             if part not in observation:
-                raise UserError(f"observation: has no {part}; the model sees {' and '.join(known)}")
+                raise UserError(f"{what}: has no {part}; the model sees {' and '.join(known)}")
             if np.shape(observation[part]) != tuple(shape):
-                raise UserError(f"observation: {part} is {np.shape(observation[part])}, the model sees {tuple(shape)}")
+                raise UserError(f"{what}: {part} is {np.shape(observation[part])}, the model sees {tuple(shape)}")
         return {part: np.asarray(value)[None] for part, value in observation.items()}
 
     def _encode(self, batch: Batch) -> Tensor:
@@ -185,6 +193,10 @@ class Model:
     def _actions(self, actions: np.ndarray | Tensor) -> Tensor:
         """Actions (N, T, A), or (T, A), as (1, N, T, A)."""
         given = torch.as_tensor(actions, dtype=torch.float32, device=self.device)
+        size, chunk = self.checkpoint.model.architecture.action_size, self.checkpoint.model.chunk
+        shape = tuple(given.shape)
+        if given.dim() not in (2, 3) or shape[-1] != size or not shape[-2] or shape[-2] % chunk:
+            raise UserError(f"actions: are {shape}, must be (N, T, {size}) or (T, {size}), T a multiple of {chunk}")
         return given[(None,) * (4 - given.dim())]
 
 

@@ -318,5 +318,8 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
         *((k, ENCODERS) for k in architecture.encoders.values()),
     ):
         if kind not in registry:
-            raise CheckpointError(f"architecture names {kind!r}; this version knows: {', '.join(registry)}")
+            known = ", ".join(registry)
+            raise CheckpointError(
+                f"architecture names {kind!r}; this version knows: {known}; parts of your own are known by --plugin FILE"
+            )
     return architecture

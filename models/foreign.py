@@ -59,10 +59,21 @@ class ForeignModel(nn.Module):
         return z
 
     def encode(self, observation: Mapping[str, Tensor]) -> Tensor:
-        return self._module.encode(observation)
+        z = self._module.encode(observation)
+        return self._checked("encode", z, (len(next(iter(observation.values()))), "D"))
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        return self._module.rollout(z, actions)
+        b, n, t, _ = actions.shape
+        return self._checked("rollout", self._module.rollout(z, actions), (b, n, t // self.chunk, z.shape[-1]))
+
+    def _checked(self, name: str, result: Any, wanted: tuple[Any, ...]) -> Tensor:
+        """What a method returned. UserError, naming both shapes, where it is of another."""
+        shape = tuple(getattr(result, "shape", ()))
+        fits = len(shape) == len(wanted) and all(w in (s, "D") for s, w in zip(shape, wanted, strict=True))
+        if not fits:
+            told = ", ".join(map(str, wanted))
+            raise UserError(f"{type(self.module).__name__}.{name}: must return ({told}), and gave {shape}")
+        return result
 
     @property
     def _module(self) -> Any:

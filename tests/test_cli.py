@@ -567,3 +567,14 @@ def test_settings_name_the_command_that_gives_them(words: str, line: str) -> Non
     settings = settings_of("quickstart", words.split())
     assert common.command_line("quickstart", settings) == f"forearm quickstart {line}".strip()
     assert tree(replace(settings_of("quickstart", line.split()), out=settings.out)) == tree(settings)
+
+
+def test_keys_that_were_renamed_are_pointed_to(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(["train", "world=push-state"], "world=push-state: this key is now frozen", capsys)
+    refused(["bench", "energy.weights.let_go=1"], "this key is now energy.release", capsys)
+
+
+@pytest.mark.parametrize("name", ["it's", "a$b"])
+def test_a_sweep_goes_where_it_is_told(name: str, tmp_path: Path) -> None:
+    assert main(sweep(tmp_path / name, "length=4", "seed=3,4")) == 0
+    assert (tmp_path / name / "1" / "manifest.json").is_file()

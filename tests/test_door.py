@@ -176,3 +176,58 @@ def test_gymnasium_makes_the_arm_after_importing_forearm() -> None:
     env = gymnasium.make("forearm/Push-v0", pixels=False)
     assert env.reset(seed=0)[0]["state"].shape == (17,)
     env.close()
+
+
+def test_a_refused_call_changes_nothing(model: forearm.Model) -> None:
+    env = make("push")
+    observation, _ = env.reset(seed=3)
+    goal = env.goal_observation()
+    first = model.plan(observation, goal)
+    for settings in ({"foo": 1}, {"execute_steps": 1000}, {"planner": "cam"}):
+        with pytest.raises(UserError, match=next(iter(settings))):
+            model.plan(observation, goal, **settings)
+    model.reset()
+    np.testing.assert_array_equal(model.plan(observation, goal).actions, first.actions)
+
+
+def test_dotted_keys_count_over_objects(model: forearm.Model) -> None:
+    env = make("push")
+    observation, _ = env.reset(seed=3)
+    model.plan(observation, env.goal_observation(), **{"planner.horizon": 2, "planner.samples": np.int64(9)})
+    assert (model.planning.planner.horizon, model.planning.planner.search.samples) == (2, 9)
+    assert model.planning.planner.search.iterations == 2  # of the planner that it was loaded with
+    with pytest.raises(UserError, match="oracle=3: must be OracleSettings, or a mapping of its keys"):
+        forearm.evaluate(model, oracle=3)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    data = forearm.record("push", obs="state", episodes=np.int64(2), length=8, seed=np.int32(1), out=tmp_path / "data")
+    trained = forearm.train(
+        data, obs="state", steps=np.int64(1), learning_rate=np.float32(1e-3), out=tmp_path / "run", **TINY
+    )
+    assert trained.checkpoint.about["steps"] == 1
+    found = forearm.evaluate(trained, episodes=1, planners=np.array(["random"]), planner_seeds=range(2), progress=False)
+    assert [row.seed for row in found.rows] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"), [((4, 3), "must be"), ((3, 5), "a multiple of 2"), ((0, 5), "must be"), ((5,), "must be")]
+)
+def test_actions_of_another_shape_are_refused(model: forearm.Model, shape: tuple[int, ...], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        model.imagine(make("push").reset(seed=0)[0], np.zeros(shape))
+
+
+def test_models_that_are_none_are_refused(model: forearm.Model, tmp_path: Path) -> None:
+    for wrong in (3, [model, 3], [None]):
+        with pytest.raises(UserError, match=r"model=(3|None): must be a Model"):
+            forearm.evaluate(wrong, episodes=1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match="checkpoint=nope: give the model first"):
+        forearm.evaluate(model, checkpoint="nope")
+    with pytest.raises(UserError, match=r"obs=state: the checkpoint was trained for obs=pixels"):
+        forearm.evaluate(model, obs="state", episodes=1, planner=CEM(samples=4, iterations=1))
+    env = make("push")
+    observation, goal = env.reset(seed=0)[0], env.goal_observation()
+    for axes in ((0, 9), (1, 1)):
+        with pytest.raises(UserError, match="axes="):
+            model.landscape(observation, goal, tmp_path / "landscape.png", axes)

@@ -207,3 +207,27 @@ def test_checkpoints_name_their_parts(tmp_path: Path, parts: None) -> None:
     assert (architecture.encoders, architecture.predictor) == ({"state": "flat"}, "affine")
     z = model.encode({"state": torch.zeros(architecture.observations["state"]).numpy()})
     assert z.shape == (architecture.latent,)
+
+
+class Crooked(Foreign):
+    def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
+        return super().rollout(z, actions)[:, :, -1]
+
+
+def test_a_foreign_model_of_another_shape_says_so() -> None:
+    results = forearm.evaluate(Crooked(), env="reach", obs="state", planner=CEM(samples=8), episodes=2, progress=False)
+    assert results.rows[0].error is not None
+    assert "Crooked.rollout: must return (2, 8, 6, 3), and gave (2, 8, 3)" in results.rows[0].error
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "told"),
+    [
+        ("planner", object, "must be a dataclass that extends forearm.planner.Planner"),
+        ("energy", lambda model, z, goal, radius: None, "radius must have a default"),
+    ],
+)
+def test_what_is_no_such_part_is_refused_when_registered(kind: str, part: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        forearm.register(kind, "crooked")(part)
+    assert "crooked" not in registry_of(kind)
