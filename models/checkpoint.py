@@ -320,6 +320,6 @@ def _architecture(config: Mapping[str, Any]) -> Architecture:
         if kind not in registry:
             known = ", ".join(registry)
             raise CheckpointError(
-                f"architecture names {kind!r}; this version knows: {known}; parts of your own are known by --plugin FILE"
+                f"architecture names {kind!r}; this version knows: {known}; parts of your own come by --plugin"
             )
     return architecture
