@@ -40,7 +40,7 @@ def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Seq
         else:
             raise UserError(f"'{word}' is not of the form key=value; {PROG} --help lists the commands")
     if not any(_is_sweep(word) for word in rest):
-        raise UserError("--multirun: give a key several values, such as planner=cem,mppi or seed=range(0,3)")
+        raise UserError("--multirun: give a key several values, such as planner=cem,mppi or 'seed=range(0,3)'")
     own = ("hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none")
     quoted = str(folder).replace("'", "\\'")
     where = (f"hydra.sweep.dir='{quoted}'", "hydra.sweep.subdir='${hydra.job.num}'")
