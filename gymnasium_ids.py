@@ -17,15 +17,14 @@ IDS = {
     "forearm/Drawer-v0": ("drawer", 60),
 }
 """Each one's task, and the steps of an episode."""
+ENTRY = "forearm.envs.goal_env:make_gymnasium"
 
 
 def register(registration: Any) -> None:
     """Registers the names with Gymnasium's module `registration`, unless they are."""
     for name, (task, budget) in IDS.items():
         if name not in registration.registry:  # what makes it is imported when one is made
-            registration.register(
-                name, entry_point="forearm.envs:make", kwargs={"name": task}, max_episode_steps=budget
-            )
+            registration.register(name, entry_point=ENTRY, kwargs={"name": task}, max_episode_steps=budget)
 
 
 class _WhenImported:

@@ -100,16 +100,18 @@ STEPS = (
     Step(
         "train-init-sigreg",
         "train",
-        "data=@play-resumed obs=state steps=20 objective=sigreg seed=1 init=@train-state-vicreg/checkpoint",
+        "data=@play-resumed obs=state steps=20 objective=sigreg seed=1 init=@train-state-vicreg/checkpoint "
+        "readout.steps=0 prior.steps=0",
     ),
     Step(
         "train-frozen",
         "train",
-        "data=@play-pickplace obs=state frozen=@train-state-vicreg/checkpoint predictor.steps=5 prior.steps=5",
+        "data=@play-pickplace obs=state frozen=@train-state-vicreg/checkpoint predictor.steps=5 readout.steps=0 "
+        "prior.steps=5",
     ),
-    Step("bench-push", "bench", f"{PUSH} planners=[cem,mppi,random,zero] planner.samples=48 planner.iterations=3"),
+    Step("bench-push", "bench", f"{PUSH} planners=[cem,mppi,random] planner.samples=32 planner.iterations=2"),
     Step("bench-pickplace", "bench", f"{PICKPLACE} planners=[shooting,prior,expert]"),
-    Step("bench-reach", "bench", "env=reach planners=[cem_gradient,oracle] planner.samples=16 oracle.episodes=1"),
+    Step("bench-reach", "bench", "env=reach planners=[cem_gradient,oracle] planner.samples=8 oracle.episodes=1"),
     Step(
         "bench-members",
         "bench",
