@@ -14,26 +14,26 @@ from .version import __version__
 if TYPE_CHECKING:
     from .api import evaluate, load, record, train
     from .envs import make_world
-    from .envs.settings import EnvSettings
+    from .envs.settings import EnvSettings, RecordSettings
     from .evaluation.robot import Model, RobotPlan
-    from .evaluation.settings import EnergySettings, PlannerSettings
+    from .evaluation.settings import BenchSettings, EnergySettings, PlannerSettings, PlanningSettings
     from .models.settings import ModelSettings
     from .parts import register
     from .planner import CEM, ICEM, MPPI, CEMGradient, Gradient, RandomShooting
-    from .training.settings import ObjectiveSettings, PriorSettings, ReadoutSettings, TemporalSettings
+    from .training.settings import ObjectiveSettings, PriorSettings, ReadoutSettings, TemporalSettings, TrainSettings
 
 register_when_imported()
 
 _HOMES = {
     "api": ("evaluate", "load", "record", "train"),
     "envs": ("make_world",),
-    "envs.settings": ("EnvSettings",),
+    "envs.settings": ("EnvSettings", "RecordSettings"),
     "evaluation.robot": ("Model", "RobotPlan"),
-    "evaluation.settings": ("EnergySettings", "PlannerSettings"),
+    "evaluation.settings": ("BenchSettings", "EnergySettings", "PlannerSettings", "PlanningSettings"),
     "models.settings": ("ModelSettings",),
     "parts": ("register",),
     "planner": ("CEM", "ICEM", "MPPI", "CEMGradient", "Gradient", "RandomShooting"),
-    "training.settings": ("ObjectiveSettings", "PriorSettings", "ReadoutSettings", "TemporalSettings"),
+    "training.settings": ("ObjectiveSettings", "PriorSettings", "ReadoutSettings", "TemporalSettings", "TrainSettings"),
 }
 """Where each name lives."""
 
@@ -41,6 +41,7 @@ __all__ = [
     "CEM",
     "ICEM",
     "MPPI",
+    "BenchSettings",
     "CEMGradient",
     "EnergySettings",
     "EnvSettings",
@@ -49,11 +50,14 @@ __all__ = [
     "ModelSettings",
     "ObjectiveSettings",
     "PlannerSettings",
+    "PlanningSettings",
     "PriorSettings",
     "RandomShooting",
     "ReadoutSettings",
+    "RecordSettings",
     "RobotPlan",
     "TemporalSettings",
+    "TrainSettings",
     "__version__",
     "evaluate",
     "load",
@@ -73,4 +77,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

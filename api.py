@@ -115,7 +115,7 @@ def evaluate(
     for each in listed:
         if not isinstance(each, Model | nn.Module | str | Path):
             raise UserError(f"model={each}: must be a Model, a torch.nn.Module, or a checkpoint's folder or name")
-    models = [load(each, settings.get("device", "auto")) if isinstance(each, str | Path) else each for each in listed]
+    models = [_model(each, settings.get("device", "auto")) for each in listed]
     first = next((each for each in models if isinstance(each, Model)), None)
     names = tuple(str(each.folder) if isinstance(each, Model) else type(each).__name__ for each in models)
     given = {"planners": (OWN, "random", "zero"), "planner_seeds": (0,), **settings, "checkpoint": names}
@@ -147,6 +147,15 @@ def load(named: str | Path, device: str = "auto", **settings: Any) -> Model:
 
     folder, where = checkpoint_folder(str(named)), Compute(device=str(device)).use()
     return Model(Checkpoint.load(folder, where), folder, where, **settings)
+
+
+def _model(model: Any, device: str) -> Any:
+    """A model to evaluate: a module that is registered under a name, or what `load` finds."""
+    from .models.foreign import MODELS
+
+    if isinstance(model, str) and not Path(model).exists() and model in MODELS:
+        return MODELS[model]()
+    return load(model, device) if isinstance(model, str | Path) else model
 
 
 def _folders(data: Any) -> Any:

@@ -119,17 +119,21 @@ def load_plugins() -> None:
     Raises:
         UserError: for one that is not there, or that raises.
     """
-    for plugin in filter(None, map(str.strip, os.environ.get(PLUGINS, "").split(os.pathsep))):
+    for plugin in listed_plugins():
         if plugin not in _loaded:
             _loaded.add(plugin)
             _import(plugin)
 
 
+def listed_plugins() -> list[str]:
+    """The files and modules that `FOREARM_PLUGINS` lists."""
+    return [each for each in map(str.strip, os.environ.get(PLUGINS, "").split(os.pathsep)) if each]
+
+
 def add_plugin(plugin: str) -> None:
     """Has a file or a module imported, here and in the worker processes."""
     plugin = str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin
-    listed = [each for each in os.environ.get(PLUGINS, "").split(os.pathsep) if each]
-    os.environ[PLUGINS] = os.pathsep.join(dict.fromkeys([*listed, plugin]))
+    os.environ[PLUGINS] = os.pathsep.join(dict.fromkeys([*listed_plugins(), plugin]))
 
 
 def _import(plugin: str) -> None:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ..presets import suited
+from ..registry import listed_plugins
 from ..settings import flat, shown, tree
 
 GROUPS = ("env", "obs", "planner", "energy", "objective")
@@ -34,8 +35,9 @@ def told_next(env: str, *words: str) -> str:
     environment, in the program that does."""
     from ..envs import WORLDS
 
-    if env in WORLDS.own or WORLDS.is_installed(env):
-        return f"next: forearm {shlex.join(words)}"
+    plugins = [word for plugin in listed_plugins() for word in ("--plugin", plugin)]
+    if env in WORLDS.own or WORLDS.is_installed(env) or plugins:
+        return f"next: forearm {shlex.join([*plugins, *words])}"
     program = sys.argv[0]
     if program.endswith(".py"):
         return f"next: python {shlex.join([program, *words])}"

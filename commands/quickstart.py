@@ -39,6 +39,7 @@ class QuickstartSettings(BenchSettings, LearningSettings):
     record_episodes: int = key(2000, "episodes of play to learn from", first=True)
     workers: int = key(2, "processes that record")
     planners: tuple[str, ...] = key((OWN, "random", "zero", "expert", "oracle"), "as in `forearm bench`")
+    seed: int = key(0, "of recording, training and goals", first=True)
     planner_seeds: tuple[int, ...] = (0,)
     checkpoint: tuple[str, ...] = ()
     goals: str | None = None

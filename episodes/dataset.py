@@ -75,6 +75,10 @@ class Recordings:
 
     parts: tuple[Dataset, ...]
 
+    def __repr__(self) -> str:
+        sets = ", ".join(f"{part.folder}: {part.manifest.episodes} episodes" for part in self.parts)
+        return f"Recordings({sets})"
+
     @classmethod
     def open(cls, folders: Sequence[Path]) -> "Recordings":
         """Opens one or more folders.

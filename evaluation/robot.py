@@ -71,6 +71,9 @@ class Model:
         self.planning = self._settings(settings)
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"Model({self.checkpoint.env}, {self.obs}, {self.folder or 'nowhere'}; {self.checkpoint.told()})"
+
     @property
     def world_model(self) -> torch.nn.Module:
         """The network itself."""

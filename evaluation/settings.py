@@ -60,8 +60,8 @@ class PlannerSettings:
     spline: str = key("zero", "zero (held), linear, cubic")
     noise_beta: float = key(0.0, "colour of the samples along the plan; 0: white, 2 to 4: slow")
     prior: float = key(0.0, "share of the first candidates that a learned action prior proposes", first=True)
-    prior_stop: float = key(0.0, "share of these that stop where they are imagined to reach the goal")
-    hold: bool = key(False, "whether one more of the first candidates holds the arm where it is")
+    prior_stop: float = key(0.0, "share of the prior's candidates that stop where they are imagined to reach the goal")
+    hold: bool = key(False, "whether one candidate holds the arm where it is")
 
     def __post_init__(self) -> None:
         within(self, 0, 1, "prior", why="it is a share of the candidates")
@@ -382,7 +382,7 @@ class DemoSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
         None, "folder, or name of a shipped one; null: that for env and obs", first=True, path=True
     )
     episodes: int = key(6, "held-out goals", first=True)
-    out: str | None = key(None, "run folder; null: a new one under runs/", path=True)
+    out: str | None = key(None, "run folder; null: a new one under runs/", first=True, path=True)
 
     def __post_init__(self) -> None:
         _check_bases(DemoSettings, self)
@@ -407,7 +407,7 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
     oracle: OracleSettings = key(OracleSettings, "the search of the true simulator")
     prior_alone: PriorAloneSettings = field(default_factory=PriorAloneSettings)
     video_episodes: int = key(6, "shown in the report")
-    out: str | None = key(None, "run folder; null: a new one under runs/", path=True)
+    out: str | None = key(None, "run folder; null: a new one under runs/", first=True, path=True)
 
     def __post_init__(self) -> None:
         _check_bases(BenchSettings, self)
@@ -492,7 +492,7 @@ class ProblemSettings(Compute):
     problems: tuple[str, ...] = ("double_integrator", "stiff_double_integrator", "corridor")
     seeds: int = key(16, "plans a row", first=True)
     threads: int = key(1, "CPU threads; 0: all. These problems are too small to share")
-    out: str | None = key(None, "run folder; null: a new one under runs/", path=True)
+    out: str | None = key(None, "run folder; null: a new one under runs/", first=True, path=True)
 
     def __post_init__(self) -> None:
         from ..planner.problems import PROBLEMS

@@ -186,7 +186,7 @@ class Planner(ABC):
     sigma: float = key(0.5, "deviation of the first samples; actions span [-1, 1]")
     execute: Execute = "best"
     replan_above: float = key(
-        -math.inf, "energy above which it searches anew; below, the last plan goes on. -inf: always"
+        -math.inf, "energy above which it plans anew; below, the last plan goes on. -inf: plans always"
     )
     backend: Backend = key("auto", "what runs the search: auto (eager, on a GPU recorded), eager, cudagraphs, inductor")
 

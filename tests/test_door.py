@@ -176,6 +176,15 @@ def test_gymnasium_makes_the_arm_after_importing_forearm() -> None:
     env = gymnasium.make("forearm/Push-v0", pixels=False)
     assert env.reset(seed=0)[0]["state"].shape == (17,)
     env.close()
+    env = gymnasium.make("forearm/Push-v0", goal_conditioned=True)
+    assert set(env.reset(seed=0)[0]) == {"observation", "achieved_goal", "desired_goal"}
+    env.close()
+
+
+def test_what_is_given_back_prints_in_a_line(model: forearm.Model, tmp_path: Path) -> None:
+    data = forearm.record("push", obs="state", episodes=2, length=8, out=tmp_path / "data", progress=False)
+    assert str(data) == f"Recordings({tmp_path / 'data'}: 2 episodes)"
+    assert str(model).startswith("Model(push, pixels, ") and "\n" not in str(model)
 
 
 def test_a_refused_call_changes_nothing(model: forearm.Model) -> None:

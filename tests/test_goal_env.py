@@ -62,7 +62,7 @@ def test_a_goal_that_is_held_counts_as_success() -> None:
     env = made("forearm/Reach-v0")
     env.reset(seed=0)
     env.arm.load_state(env.arm.goal_state())
-    *_, info = env.step(env.arm.stay)
+    *_, info = env.step(env.arm.hold_action)
     assert info["success"] and info["is_success"]
 
 
@@ -91,7 +91,7 @@ def test_what_was_observed_stays_what_it_was() -> None:
     first, _ = env.reset(seed=5)
     kept = {part: value.copy() for part, value in first.items()}
     first["desired_goal"][:] = 0
-    second = env.step(env.arm.stay)[0]
+    second = env.step(env.arm.hold_action)[0]
     np.testing.assert_array_equal(second["desired_goal"], kept["desired_goal"])
     np.testing.assert_array_equal(first["achieved_goal"], kept["achieved_goal"])
 

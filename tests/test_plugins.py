@@ -105,7 +105,8 @@ def test_recorded_in_workers_trained_loaded_and_benched(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
 
     world = ("env=mine/push", "env.speed=0.25", "obs=state", "episodes=4", "length=10", "workers=2", "out=data")
-    assert forearm_("record", *world).returncode == 0
+    recorded = forearm_("record", *world)
+    assert recorded.returncode == 0 and f"next: forearm --plugin {PARTS} train" in recorded.stdout
     model = ("model.encoder=flat", "model.predictor=affine", "model.latent=8", "steps=4", "batch=8", "threads=1")
     assert forearm_("train", "data=data", "obs=state", *model, "out=run").returncode == 0
     bench = ("bench", "env=mine/push", "obs=state", "checkpoint=run", "planners=[own]", "episodes=1", *SMALL)
@@ -171,6 +172,14 @@ def test_a_foreign_module_is_evaluated_without_becoming_a_checkpoint() -> None:
     held = {row.planner: row.success for row in results.rows}
     assert held["cem"] >= 0.5 > held["zero"] == 0.0
     assert results.success == held["cem"] and results.interval[0] < results.success
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_registered_model_is_evaluated_by_name() -> None:
+    found = forearm.evaluate(
+        "dead_reckoning", env="reach", obs="state", planner=CEM(samples=8), episodes=1, progress=False
+    )
+    assert [row.planner for row in found.rows] == ["cem", "random", "zero"] and found.rows[0].error is None
 
 
 def test_what_is_no_world_model_is_refused() -> None:
