@@ -48,14 +48,13 @@ def train(data: Any = None, **settings: Any) -> Model:
         settings: see `TrainSettings`: `obs`, `steps`, `model`, `prior`, `init`, `resume`, …
     """
     from .episodes import Recordings
-    from .evaluation.plots import loss_curves
     from .evaluation.robot import Model
     from .folders import owned, run_folder
     from .memory import in_memory, of
     from .models.checkpoint import ENVS
     from .presets import suited, unnested
     from .settings import build
-    from .training.loop import CHECKPOINT, LOG, read_log
+    from .training.loop import CHECKPOINT
     from .training.run import begun, learn
     from .training.settings import TrainSettings
 
@@ -76,8 +75,6 @@ def train(data: Any = None, **settings: Any) -> Model:
     where = owned(Path(chosen.out or ""), go_on) if chosen.resume else run_folder(chosen.out, "train", name, go_on)
     with where as out, in_memory(of(chosen, "batch", "horizon", "model.predictor_width")):
         checkpoint = learn(chosen, recorded, out, device)
-        if (out / LOG).exists():
-            loss_curves(read_log(out), out / "loss.png")
     return Model(checkpoint, out / CHECKPOINT, device)
 
 

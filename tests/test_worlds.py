@@ -327,7 +327,9 @@ def test_unknown_policies_are_answered_with_those_of_the_world(
 
 
 def test_code_in_the_documentation_runs(names: None) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-environment.md").read_text(), re.DOTALL)
+    page = (ROOT / "docs" / "own-environment.md").read_text()
+    code, convention = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(convention, {})
     defined: dict[str, Any] = {"__name__": "my_arm"}
     exec(code, defined)
     world = make_world("my-arm", pixels=False)

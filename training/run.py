@@ -144,6 +144,8 @@ def _train_world(settings: TrainSettings, data: Recordings, out: Path, device: t
             if pressed():
                 trainer.save()
                 raise KeyboardInterrupt(f"to go on, forearm train resume=true out={out} (saved at step {trainer.step})")
+        if pressed():  # after the last step, before what is next
+            raise KeyboardInterrupt(f"to go on, forearm train resume=true out={out}")
     loss_curves(read_log(out), out / "loss.png")
 
 
