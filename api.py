@@ -148,10 +148,10 @@ def load(named: str | Path, device: str = "auto", **settings: Any) -> Model:
 
 def _model(model: Any, device: str) -> Any:
     """A model to evaluate: a module that is registered under a name, or what `load` finds."""
-    from .models.foreign import MODELS
+    from .models.foreign import registered
 
-    if isinstance(model, str) and not Path(model).exists() and model in MODELS:
-        return MODELS[model]()
+    if isinstance(model, str) and (module := registered(model)) is not None:
+        return module
     return load(model, device) if isinstance(model, str | Path) else model
 
 

@@ -172,6 +172,11 @@ def _within(error: OSError, folder: Path) -> bool:
     return file.is_relative_to(place) or place.is_relative_to(file)
 
 
+def stamped(name: str) -> str:
+    """The name of a run's folder: when, and what."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
+
+
 @contextmanager
 def run_folder(out: str | None, command: str, name: str, go_on: str = "choose another folder") -> Iterator[Path]:
     """The folder a run may write to, and nobody else as long as the block runs: `out`, or a new one under runs/COMMAND.
@@ -187,8 +192,7 @@ def run_folder(out: str | None, command: str, name: str, go_on: str = "choose an
             check_free(folder)
             yield folder
     else:
-        stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{name.replace('/', '-')}"
-        with new_folder(Path("runs") / command / stamped, go_on) as folder:
+        with new_folder(Path("runs") / command / stamped(name), go_on) as folder:
             yield folder
 
 

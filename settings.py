@@ -234,6 +234,12 @@ def default_of(cls: Any, name: str) -> Any:
     return own.default
 
 
+def key_of(cls: Any, own: dataclasses.Field[Any]) -> Key:
+    """The key that a field is; of one that no `key` made, nothing is told."""
+    told = {"told": "", "first": False, "path": False, **own.metadata}
+    return Key(own.name, own.default, told["told"], types_of(cls)[own.name], told["first"], told["path"])
+
+
 def keys(cls: Any, chosen: Mapping[str, str] | None = None) -> list[Key]:
     """The keys of a class and of its groups, in order; `chosen` names what is chosen of a group that has variants."""
     found: list[Key] = []
@@ -243,8 +249,7 @@ def keys(cls: Any, chosen: Mapping[str, str] | None = None) -> list[Key]:
         told, name = own.metadata, own.name
         inner = kind_of(cls, own.name)
         if inner is None:
-            hint = types_of(cls)[own.name]
-            found.append(Key(name, own.default, told["told"], hint, told["first"], told["path"]))
+            found.append(key_of(cls, own))
             continue
         default = own.default_factory() if own.default_factory is not MISSING else own.default
         if hasattr(default, "name"):
@@ -280,8 +285,8 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def by_key(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they are given, groups as settings or mappings among them, by the dotted keys of the command line."""
+def by_key(given: Any) -> dict[str, Any]:
+    """Settings, or a mapping of them with groups as settings or mappings, by the dotted keys of the command line."""
     return {name.removesuffix(".name"): value for name, value in flat(tree(given)).items()}
 
 
@@ -309,6 +314,19 @@ def subset(cls: type[S], settings: Any, **changes: Any) -> S:
 
 
 CONFIG = "config.yaml"
+RENAMED = {
+    "world": "frozen",
+    "planner.rest": "planner.prior_stop",
+    "planner.stay": "planner.hold",
+    "planner.enough": "planner.replan_above",
+    "energy.haste": "energy.time_penalty",
+    "energy.saturate": "energy.clip",
+    "energy.weights.control": "energy.control",
+    "energy.weights.let_go": "energy.release",
+    "energy.weights.prior": "energy.prior",
+    "energy.weights.keep_out": "energy.keep_out_weight",
+}
+"""Keys of Forearm 0.1, and what they are called now."""
 
 
 def write_settings(settings: Any, folder: Path) -> None:
@@ -319,7 +337,8 @@ def write_settings(settings: Any, folder: Path) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What `config.yaml` says, by dotted key; groups by their names, as they are given."""
+    """What `config.yaml` says, by dotted key, under today's names; groups by theirs, as they are given."""
     import yaml
 
-    return by_key(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+    held = by_key(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+    return {RENAMED.get(name, name): value for name, value in held.items()}

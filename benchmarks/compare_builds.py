@@ -20,19 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from forearm.settings import RENAMED
 from safetensors import safe_open
 
-RENAMED = {
-    "frozen": "world",
-    "planner.prior_stop": "planner.rest",
-    "planner.hold": "planner.stay",
-    "planner.replan_above": "planner.enough",
-    "energy.time_penalty": "energy.haste",
-    "energy.clip": "energy.saturate",
-    "energy.control": "energy.weights.control",
-    "energy.release": "energy.weights.let_go",
-    "energy.prior": "energy.weights.prior",
-}
+OLD_NAMES = {now: before for before, now in RENAMED.items()}
 """Keys, and what builds without the module `forearm.settings` call them."""
 
 
@@ -53,7 +44,7 @@ class Step:
 
     def words(self, build: Path, inputs: Path, out: Path) -> list[str]:
         """The command line in a build's keys."""
-        renamed = {} if (build / "settings.py").exists() else RENAMED
+        renamed = {} if (build / "settings.py").exists() else OLD_NAMES
         words = [self.command]
         for setting in f"{self.settings} {SMALL[self.command]} out={out / self.name}".split():
             key, value = setting.split("=", 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..presets import suited
 from ..registry import listed_plugins
-from ..settings import flat, shown, tree
+from ..settings import by_key, shown
 
 GROUPS = ("env", "obs", "planner", "energy", "objective")
 """What is chosen first: presets and groups say much of the rest."""
@@ -16,18 +16,14 @@ GROUPS = ("env", "obs", "planner", "energy", "objective")
 
 def command_line(command: str, settings: Any) -> str:
     """The command that gives these settings: what differs from the defaults, but for where it writes."""
-    now = {key.removesuffix(".name"): value for key, value in flat(tree(settings)).items()}
+    cls, now = type(settings), by_key(settings)
     chosen: dict[str, Any] = {}
-    for keys in ((key,) for key in GROUPS if key in now):
-        base = _flat(type(settings), chosen)
-        chosen |= {key: now[key] for key in keys if now[key] != base.get(key)}
-    base = _flat(type(settings), chosen)
-    chosen |= {key: value for key, value in now.items() if key != "out" and value != base.get(key)}
+    for key in GROUPS:
+        if key in now and now[key] != by_key(suited(cls, chosen)).get(key):
+            chosen[key] = now[key]
+    usual = by_key(suited(cls, chosen))
+    chosen |= {key: value for key, value in now.items() if key != "out" and value != usual.get(key)}
     return " ".join(["forearm", command, *(f"{key}={shown(value)}" for key, value in chosen.items())])
-
-
-def _flat(cls: Any, chosen: dict[str, Any]) -> dict[str, Any]:
-    return {key.removesuffix(".name"): value for key, value in flat(tree(suited(cls, chosen))).items()}
 
 
 def told_next(env: str, *words: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..folders import stamped
+from ..settings import SettingError
 from . import PROG, Command
-from .overrides import own_hydra
+from .overrides import hydra_override, own_hydra
 
 DOT = "__"
 """Stands for the dot of a key: to Hydra, `planner` and `planner.samples` are plain keys of one empty config."""
@@ -28,7 +29,7 @@ def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Seq
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    rest, folder = [], Path("runs/multirun") / f"{time.strftime('%Y%m%d-%H%M%S')}-{command.name.replace(' ', '-')}"
+    rest, folder = [], Path("runs/multirun") / stamped(command.name.replace(" ", "-"))
     for word in words:
         name, found, text = word.partition("=")
         if name == "out":
@@ -75,34 +76,26 @@ def multirun(command: Command, words: Sequence[str], run: Callable[[Command, Seq
     return max(codes, default=0)
 
 
-def _is_sweep(override: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
+def _is_sweep(word: str) -> bool:
     try:
-        return OverridesParser.create().parse_override(override).is_sweep_override()
-    except HydraException as error:
-        raise UserError(f"--multirun: {override.lstrip('+').replace(DOT, '.')}: {error}") from None
+        return hydra_override(word).is_sweep_override()
+    except SettingError as error:
+        raise UserError(f"--multirun: {word.lstrip('+').replace(DOT, '.')}: {error}") from None
 
 
 def _swept(text: str) -> str:
     """A value as Hydra reads it: what it has a grammar for as it is, and anything else, such as a path, in quotes."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     try:
-        OverridesParser.create().parse_override(f"key={text}")
-    except HydraException:
+        hydra_override(f"key={text}")
+    except SettingError:
         if not text.startswith(SWEEPS):
             return "'" + text.replace("'", "\\'") + "'"
     return text
 
 
-def _as_typed(override: str) -> str:
+def _as_typed(word: str) -> str:
     """One run's override as it would have been typed."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    name, text = override.lstrip("+").split("=", 1)
+    name, text = word.lstrip("+").split("=", 1)
     if text[:1] == "'":
-        text = str(OverridesParser.create().parse_override(override).value())
+        text = str(hydra_override(word).value())
     return f"{name.replace(DOT, '.')}={text}"

@@ -13,26 +13,11 @@ from typing import Any, get_args, get_origin
 
 from ..errors import UserError
 from ..presets import with_presets
-from ..settings import Key, SettingError, fitted, keys, wanted
+from ..settings import RENAMED, Key, SettingError, fitted, keys, wanted
 from . import PROG
 
 Class = type | Callable[[Mapping[str, Any]], type]
 """The class of a command's settings, or what it is for what is given."""
-
-
-RENAMED = {
-    "world": "frozen",
-    "planner.rest": "planner.prior_stop",
-    "planner.stay": "planner.hold",
-    "planner.enough": "planner.replan_above",
-    "energy.haste": "energy.time_penalty",
-    "energy.saturate": "energy.clip",
-    "energy.weights.control": "energy.control",
-    "energy.weights.let_go": "energy.release",
-    "energy.weights.prior": "energy.prior",
-    "energy.weights.keep_out": "energy.keep_out_weight",
-}
-"""Keys of Forearm 0.1, and what they are called now."""
 
 
 def parse(words: Sequence[str], settings: Class) -> dict[str, Any]:
@@ -107,7 +92,10 @@ def _value(name: str, text: str, key: Key) -> Any:
                 raise SettingError(name)
             value = _path(text) if key.path else text
         else:
-            value = _hydra_value(f"{name}={text}")
+            override = hydra_override(f"{name}={text}")
+            if override.is_sweep_override():
+                raise SettingError(name)
+            value = override.value()
         if key.path and isinstance(value, list) and not all(value):
             raise SettingError(name)
         return fitted(name, value, key.hint, key.default)
@@ -119,17 +107,15 @@ def _value(name: str, text: str, key: Key) -> Any:
         raise UserError(f"{name}={text}: must be {kind}{each}") from None
 
 
-def _hydra_value(override: str) -> Any:
+def hydra_override(text: str) -> Any:
+    """An override as Hydra's grammar reads it. SettingError, in its words, for what it does not know."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        parsed = OverridesParser.create().parse_override(override)
-        if parsed.is_sweep_override():
-            raise SettingError(override)
-        return parsed.value()
-    except HydraException:
-        raise SettingError(override) from None
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise SettingError(str(error)) from None
 
 
 def _no_such_key(name: str, text: str, known: Mapping[str, Key]) -> UserError:

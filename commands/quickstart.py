@@ -18,10 +18,10 @@ from ..evaluation.entries import make_entries
 from ..evaluation.goals import make_goals
 from ..evaluation.measure import measure, planning_memory, require_all
 from ..evaluation.settings import OWN, BenchSettings
-from ..folders import check_free, new_folder, owned
+from ..folders import check_free, new_folder, owned, stamped
 from ..memory import in_memory, of
 from ..presets import suited
-from ..settings import CONFIG, SettingError, at_least, flat, key, read_settings, subset, tree, write_settings
+from ..settings import CONFIG, SettingError, at_least, by_key, key, read_settings, subset, write_settings
 from ..training.loop import SNAPSHOT
 from ..training.run import learn
 from ..training.settings import LearningSettings, TrainSettings
@@ -71,10 +71,13 @@ def run(given: Mapping[str, Any]) -> None:
     env = settings.env.make(settings.obs)
     for one in (one for tried in settings.tried.values() for one in tried):
         one.build([-1.0], [1.0], settings.model.chunk)  # what cannot be said of later steps is said now
-    stamped = f"{time.strftime('%Y%m%d-%H%M%S')}-{env.name}-{settings.obs}".replace("/", "-")
     if settings.out:
         _check_folder(settings, Path(settings.out))  # looks before it touches
-    where = owned(Path(settings.out)) if settings.out else new_folder(Path("runs/quickstart") / stamped)
+    where = (
+        owned(Path(settings.out))
+        if settings.out
+        else new_folder(Path("runs/quickstart") / stamped(f"{env.name}-{settings.obs}"))
+    )
     with where as out, in_memory(of(settings, "batch") | planning_memory(settings)):
         _check_folder(settings, out)
         _go(settings, env, device, out)
@@ -120,8 +123,7 @@ def _check_folder(settings: QuickstartSettings, out: Path) -> None:
         return
     if (out / "bench" / "report.html").exists():
         raise UserError(f"out={out}: is finished and nothing is overwritten; choose another folder")
-    now = {name.removesuffix(".name"): value for name, value in flat(tree(settings)).items()}
-    before = read_settings(out)
+    now, before = by_key(settings), read_settings(out)
     for name in [*GROUPS, *now, *before]:  # what is chosen first says much of the rest
         if name not in MAY_CHANGE and now.get(name) != before.get(name):
             raise UserError(f"{name}={now.get(name)}: {out} was begun with {name}={before.get(name)}; keep it to go on")

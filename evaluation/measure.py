@@ -105,8 +105,9 @@ def run_bench(
         if models is None:
             named = settings.checkpoint or (None,)
             models = [load_model(settings, each, device) for each in named] if settings.needs_model else []
-        for checkpoint in models:
-            checkpoint.require(settings.env.name, settings.obs)
+        else:
+            for checkpoint in models:
+                checkpoint.require(settings.env.name, settings.obs)
         settings = as_recorded(settings, models)
         env = settings.env.make(settings.obs)
         for checkpoint, each in zip(models, settings.checkpoint or (None,), strict=False):

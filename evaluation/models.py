@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -14,7 +13,7 @@ from ..envs import World, action_size, observation_shapes
 from ..episodes.facts import WorldFacts
 from ..errors import UserError
 from ..models.checkpoint import Checkpoint, checkpoint_folder, shipped_for, shipped_name
-from ..models.foreign import MODELS, ForeignModel
+from ..models.foreign import ForeignModel, registered
 from .settings import SceneSettings
 
 Scene = TypeVar("Scene", bound=SceneSettings)
@@ -28,8 +27,8 @@ def load_model(scene: SceneSettings, named: str | None, device: torch.device) ->
         UserError: naming the key and the valid choices.
     """
     env, obs = scene.env.name, scene.obs
-    if named and not Path(named).exists() and named in MODELS:
-        return as_checkpoint(MODELS[named](), scene, device)
+    if named and (module := registered(named)) is not None:
+        return as_checkpoint(module, scene, device)
     checkpoint = Checkpoint.load(checkpoint_folder(named) if named else shipped_for(env, obs), device)
     checkpoint.require(env, obs)
     size = checkpoint.env_config.get("size")

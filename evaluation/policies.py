@@ -14,7 +14,7 @@ from ..envs.settings import PLANNER, RecordSettings
 from ..errors import UserError
 from ..models.checkpoint import Checkpoint
 from ..models.precision import rollout_precision
-from ..settings import flat, key, tree, within
+from ..settings import RENAMED, flat, key, tree, within
 from .closed_loop import Controller, observe_goals, stack
 from .controllers import LatentMPC
 from .goals import HOLD, GoalManifest
@@ -84,17 +84,7 @@ class PlannerRecordSettings(RecordSettings, PlanningSettings):
         within(self, 0, 1, "noise", why="it is a share of the steps")
 
 
-RECORDED = {
-    "planner.prior_stop": "planner.rest",
-    "planner.hold": "planner.stay",
-    "planner.replan_above": "planner.enough",
-    "energy.time_penalty": "energy.haste",
-    "energy.clip": "energy.saturate",
-    "energy.control": "energy.weights.control",
-    "energy.release": "energy.weights.let_go",
-    "energy.prior": "energy.weights.prior",
-    "energy.keep_out_weight": "energy.weights.keep_out",
-}
+RECORDED = {now: before for before, now in RENAMED.items()}
 """What recordings call these settings, so that those which Forearm 0.1 began are gone on with."""
 UNTOLD = ("planner.execute", "planner.sigma_min", "planner.temperature", "energy.name")
 """What they tell only where it is not as usual."""

@@ -24,8 +24,10 @@ from ..settings import (
     Key,
     SettingError,
     at_least,
+    default_of,
     fitted,
     key,
+    key_of,
     no_such_key,
     not_negative,
     once,
@@ -87,7 +89,7 @@ class PlannerSettings:
         search, rest = {}, {}
         for each, value in values.items():
             if each in own:
-                search[each] = fitted(each, value, own[each], _default(algorithm, each))
+                search[each] = fitted(each, value, own[each], default_of(algorithm, each))
             elif each in shape:
                 rest[each] = fitted(each, value, types_of(cls)[each])
             else:
@@ -96,7 +98,7 @@ class PlannerSettings:
 
     @classmethod
     def keys_of(cls, name: str) -> list[Key]:
-        shape = [_key(cls, each) for each in fields(cls) if "told" in each.metadata]
+        shape = [key_of(cls, each) for each in fields(cls) if "told" in each.metadata]
         return [*algorithm_keys(PLANNERS[name]), *shape]
 
     def as_group(self) -> dict[str, Any]:
@@ -114,7 +116,7 @@ class PlannerSettings:
         changed = {
             each: value
             for each in plain_fields(type(self.search))
-            if each in own and (value := getattr(self.search, each)) != _default(type(self.search), each)
+            if each in own and (value := getattr(self.search, each)) != default_of(type(self.search), each)
         }
         return replace(self, search=algorithm(**changed))
 
@@ -146,22 +148,13 @@ def _plain(hint: Any) -> Any:
     return str if get_args(hint) and all(isinstance(word, str) for word in get_args(hint)) else hint
 
 
-def _default(cls: Any, name: str) -> Any:
-    return next(each.default for each in fields(cls) if each.name == name)
-
-
-def _key(cls: Any, own: Any) -> Key:
-    told = own.metadata
-    return Key(own.name, own.default, told.get("told", ""), types_of(cls)[own.name], told.get("first", False))
-
-
 def algorithm_keys(cls: Any) -> list[Key]:
     """What can be set of an algorithm: of one that does not come with Forearm, whatever it adds."""
     foreign = [base for base in cls.__mro__ if base.__module__.split(".")[0] != Planner.__module__.split(".")[0]]
     adds = {name for base in foreign for name in vars(base).get("__annotations__", {})}
     hints = plain_fields(cls)
     named = [each for each in fields(cls) if "told" in each.metadata or (each.name in adds and each.name in hints)]
-    return [replace(_key(cls, each), hint=hints[each.name]) for each in named]
+    return [replace(key_of(cls, each), hint=hints[each.name]) for each in named]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +222,7 @@ class EnergySettings:
         options = {each: fitted(each, values.pop(each), type(own[each])) for each in list(values) if each in own}
         hints = types_of(cls)
         return cls(
-            **{each: fitted(each, value, hints[each], _default(cls, each)) for each, value in values.items()},
+            **{each: fitted(each, value, hints[each], default_of(cls, each)) for each, value in values.items()},
             options=options,
         )
 
@@ -243,7 +236,7 @@ class EnergySettings:
     def keys_of(cls, name: str) -> list[Key]:
         known = cls._known(name)
         own = [Key(each, value, "", type(value)) for each, value in _options(name).items()]
-        return [*own, *(_key(cls, each) for each in fields(cls) if each.name in known and "told" in each.metadata)]
+        return [*own, *(key_of(cls, each) for each in fields(cls) if each.name in known and "told" in each.metadata)]
 
     def as_group(self) -> dict[str, Any]:
         known = self._known(self.name)
@@ -414,7 +407,7 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
         at_least(self, planner_seeds=0, video_episodes=0)
         for name in ("planners", "planner_seeds", "energies", "budgets"):
             if not getattr(self, name):
-                raise SettingError(f"{name}=[]: must be a list like {shown(_default(BenchSettings, name))}")
+                raise SettingError(f"{name}=[]: must be a list like {shown(default_of(BenchSettings, name))}")
         once("planner_seeds", self.planner_seeds)
         for name in self.planners:
             if name != OWN and name not in PLANNERS and name not in REFERENCES:
@@ -427,7 +420,7 @@ class BenchSettings(SceneSettings, PlanningSettings, GoalSettings, Compute):
     def named(self) -> tuple[str, ...]:
         """The planners by their own names; without the oracle, where it cannot be and was not asked for."""
         names = [self.planner.name if name == OWN else name for name in self.planners]
-        default = self.planners == _default(BenchSettings, "planners")
+        default = self.planners == default_of(BenchSettings, "planners")
         own = not default or self.env.name in WORLDS.own
         return tuple(dict.fromkeys(name for name in names if own or name != "oracle"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,11 @@ from .precision import Precision
 
 MODELS: Registry[Callable[[], nn.Module]] = Registry("model", {}, key="checkpoint")
 """What makes each model that `checkpoint=NAME` may name beside checkpoints."""
+
+
+def registered(named: str) -> nn.Module | None:
+    """The model that is registered under a name, made; None where that is a folder, or no such name."""
+    return MODELS[named]() if not Path(named).exists() and named in MODELS else None
 
 
 @dataclass(frozen=True)

@@ -403,7 +403,6 @@ def begun(given: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"resume=true: there is no training in {folder}; give its folder as out=…")
         return {**given, "out": str(folder)}
     held = read_settings(folder)
-    held["frozen"] = held.pop("frozen", held.pop("world", None))  # its name in Forearm 0.1
     known = {each.split(".")[0] for each in TrainSettings.__dataclass_fields__}
     held = {key: value for key, value in held.items() if key.split(".")[0] in known}
     if given.get("objective", held.get("objective")) != held.get("objective"):
